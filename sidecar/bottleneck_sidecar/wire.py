@@ -1,0 +1,292 @@
+"""The telemetry wire format: one definition, shared by SDK, agent, operator and recordings.
+
+Everything that can be a counter is one. A window is the difference of two samples, so a dropped,
+delayed or thinned-out sample loses resolution and never truth. A counter belongs to an *epoch*
+(one life of the counting process); a changed epoch means the counters began again at zero.
+
+Two hops, the same objects, one JSON document per line or datagram:
+
+* SDK to agent: a ``TrainingRank`` or an ``InferenceServer`` (and its ``Container``) in one datagram
+  on the Unix socket named by ``BOTTLENECK_SOCKET``;
+* agent to operator: ``Sample`` lines on ``GET /v1/stream`` (newline-delimited JSON).
+
+Absent means *not measured* and is ``None`` here; it is never read as zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+VERSION = 1
+"""Version of the wire format; a reader refuses lines of another one."""
+
+MAX_BYTES = 64 * 1024
+"""Longest line or datagram that is read, in bytes."""
+
+MAX_ITEMS = 256
+"""Longest list (ranks, GPUs, buckets) that is read."""
+
+PORT = 9709
+"""TCP port on which the agent serves ``/v1/stream``, ``/metrics`` and ``/healthz``."""
+
+LATENCY_BOUNDS_SECONDS: tuple[float, ...] = tuple(round(0.001 * 2 ** (i / 4), 6) for i in range(65))
+"""Upper bounds of the latency buckets: 1 ms to 65 s, 19% wide (a quarter of an octave), so that a
+percentile interpolated within a bucket is off by less than 10%. One overflow bucket follows."""
+
+PHASES = ("data", "transfer", "forward", "backward", "optimizer", "collective", "other")
+"""The parts of a training step, in order of their appearance."""
+
+
+class WireError(ValueError):
+    """A message that does not have this format; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Cgroup figures of the container in which the workload runs (counters but for limits).
+
+    Memory in bytes, CPU in seconds, pressure as seconds in which some task was stalled.
+    """
+
+    cpu_seconds: float | None = None
+    cpu_limit_cores: float | None = None
+    periods: int | None = None
+    throttled_periods: int | None = None
+    throttled_seconds: float | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    oom_kills: int | None = None
+    cpu_pressure_seconds: float | None = None
+    memory_pressure_seconds: float | None = None
+    io_pressure_seconds: float | None = None
+    read_bytes: int | None = None
+    cpus: int | None = None
+    """CPUs that the workload may be scheduled on (its affinity mask)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One device, as NVML tells it. ``utilization`` is the share (0..1) of time in which any
+    kernel ran; ``throttle_reasons`` is NVML's bit mask of clock event reasons."""
+
+    index: int
+    uuid: str
+    name: str | None = None
+    utilization: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    power_watts: float | None = None
+    throttle_reasons: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What became of the newest knobs generation that a process has seen.
+
+    ``result``: ``Applied``, ``Unchanged`` (already so), or ``Refused`` (with a message that says
+    what to write instead; the workload runs on with the knobs it had)."""
+
+    generation: int
+    result: str
+    step: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRank:
+    """Counters of one rank. ``seconds`` maps each of ``PHASES`` to its share of ``step_seconds``.
+
+    ``knobs`` are the settings in force (dotted names, for instance ``dataLoader.workers``);
+    ``settable`` are those that this process can change while it runs."""
+
+    epoch: str
+    rank: int
+    world_size: int
+    steps: int
+    samples: int
+    step_seconds: float
+    seconds: dict[str, float]
+    last_step_at: float | None = None
+    loss: float | None = None
+    knobs: dict[str, float | str | bool] | None = None
+    settable: list[str] | None = None
+    acknowledgement: Acknowledgement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceServer:
+    """Counters of one server process; latencies in seconds from arrival to last byte.
+
+    ``latency_buckets`` counts requests per ``LATENCY_BOUNDS_SECONDS`` bucket, the last one being
+    the overflow. ``queue_seconds`` is the part before the model began, ``service_seconds`` the
+    model's own. ``in_flight`` and ``queued`` are gauges; ``concurrency`` is how many requests the
+    process serves at once, where it knows."""
+
+    epoch: str
+    worker: int
+    requests: int
+    errors: int
+    arrivals: int
+    latency_buckets: list[int]
+    latency_seconds: float
+    queue_seconds: float | None = None
+    service_seconds: float | None = None
+    in_flight: int | None = None
+    queued: int | None = None
+    concurrency: int | None = None
+    batches: int | None = None
+    knobs: dict[str, float | str | bool] | None = None
+    settable: list[str] | None = None
+    acknowledgement: Acknowledgement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """SDK to agent: one datagram. Exactly one of ``training`` and ``inference`` is given."""
+
+    version: int
+    time: float
+    training: TrainingRank | None = None
+    inference: InferenceServer | None = None
+    container: Container | None = None
+    gpus: list[Gpu] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Agent to operator: one line. ``time`` is the agent's clock, seconds since the Unix epoch;
+    ``ages`` tells how old each process's part was at that time, in seconds, keyed by its epoch."""
+
+    version: int
+    time: float
+    sequence: int
+    agent: str
+    pod: str
+    namespace: str
+    uid: str
+    container: Container | None
+    gpus: list[Gpu]
+    training: list[TrainingRank]
+    inference: list[InferenceServer]
+    ages: dict[str, float]
+
+
+def encode(message: Report | Sample) -> bytes:
+    """The message as one line of JSON (without the newline); absent fields are left out."""
+    return json.dumps(_plain(message), separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode_report(data: bytes) -> Report:
+    """Reads one datagram. Raises ``WireError``."""
+    report: Report = _decode(data, Report)
+    if (report.training is None) == (report.inference is None):
+        raise WireError("a report needs exactly one of 'training' and 'inference'")
+    return report
+
+
+def decode_sample(data: bytes) -> Sample:
+    """Reads one line of the stream or of a recording. Raises ``WireError``."""
+    return typing.cast(Sample, _decode(data, Sample))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _plain(item)
+            for field in dataclasses.fields(value)
+            if (item := getattr(value, field.name)) is not None
+        }
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _decode(data: bytes, kind: type) -> Any:
+    if len(data) > MAX_BYTES:
+        raise WireError(f"message of {len(data)} bytes; at most {MAX_BYTES} are read")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not a JSON document: {error}") from None
+    if not isinstance(document, dict):
+        raise WireError("not a JSON object")
+    if document.get("version") != VERSION:
+        raise WireError(
+            f"version {document.get('version')!r}; this reader knows version {VERSION}: "
+            "use an agent and an operator of the same release"
+        )
+    return _build(document, kind, "")
+
+
+def _build(value: Any, kind: Any, path: str) -> Any:
+    """``value`` as ``kind``, checked: types, finite, non-negative, bounded. Unknown keys are
+    ignored, so that a newer agent can speak to an older operator."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        for option in options:
+            if option is not type(None):
+                try:
+                    return _build(value, option, path)
+                except WireError as error:
+                    last = error
+        raise last
+    if origin is list:
+        if not isinstance(value, list) or len(value) > MAX_ITEMS:
+            raise WireError(f"{path}: expected a list of at most {MAX_ITEMS} items")
+        (item_kind,) = typing.get_args(kind)
+        return [_build(item, item_kind, f"{path}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict) or len(value) > MAX_ITEMS:
+            raise WireError(f"{path}: expected an object of at most {MAX_ITEMS} entries")
+        item_kind = typing.get_args(kind)[1]
+        return {str(key): _build(item, item_kind, f"{path}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise WireError(f"{path or 'message'}: expected an object")
+        hints = _hints(typing.cast(type, kind))
+        fields: dict[str, Any] = {}
+        for field in dataclasses.fields(kind):
+            name = f"{path}.{field.name}" if path else field.name
+            if field.name in value:
+                fields[field.name] = _build(value[field.name], hints[field.name], name)
+            elif field.default is dataclasses.MISSING:
+                raise WireError(f"{name}: missing")
+        return kind(**fields)
+    return _scalar(value, kind, path)
+
+
+def _scalar(value: Any, kind: type, path: str) -> Any:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is str and isinstance(value, str):
+        return value
+    if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise WireError(f"{path}: {value} is not a finite number")
+        if value < 0 and not path.endswith(".loss"):
+            raise WireError(f"{path}: {value} is negative")
+        if abs(value) > 2**63:
+            raise WireError(f"{path}: {value} is too large")
+        if kind is float:
+            return float(value)
+        if value == int(value):
+            return int(value)
+    raise WireError(f"{path}: expected {kind.__name__}, got {type(value).__name__}")
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = typing.get_type_hints(kind)
+    return _HINTS[kind]
