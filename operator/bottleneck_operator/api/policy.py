@@ -1,0 +1,205 @@
+"""BottleneckPolicy: what a workload should reach, and what the operator may do for it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from .meta import Model, TargetRef, Time
+from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN
+
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=32)]
+Percent = Annotated[str, Field(pattern=PERCENT_PATTERN, max_length=16)]
+Number = Annotated[str, Field(pattern=NUMBER_PATTERN, max_length=32)]
+
+
+class Mode(StrEnum):
+    """How far the operator may go by itself."""
+
+    OBSERVE = "Observe"
+    RECOMMEND = "Recommend"
+    AUTO = "Auto"
+
+
+class Latency(Model):
+    """A percentile of the time from a request's arrival to its last byte."""
+
+    percentile: int = Field(95, ge=50, le=99, description="Which percentile, 50 to 99.")
+    target: Duration = Field(description='The most it may be, for instance "250ms".')
+
+
+class ErrorRate(Model):
+    """The share of requests that fail."""
+
+    max: Percent = Field(description='The most it may be, for instance "1%".')
+
+
+class Goodput(Model):
+    """Samples per second that all replicas or ranks train on together."""
+
+    min: Number = Field(description='The least it may be, in samples per second: "500".')
+
+
+class DataWait(Model):
+    """The share of a training step that is spent waiting for input."""
+
+    max: Percent = Field(description='The most it may be, for instance "20%".')
+
+
+class Objectives(Model):
+    """What "breached" means; at least one."""
+
+    latency: Latency | None = Field(None, description="For serving: a latency percentile.")
+    error_rate: ErrorRate | None = Field(None, description="For serving: the share of failures.")
+    goodput: Goodput | None = Field(None, description="For training: samples per second.")
+    data_wait: DataWait | None = Field(
+        None, description="For training: the share of the step spent waiting for input."
+    )
+
+
+class ReplicasAction(Model):
+    """Bounds within which the operator may set the number of replicas."""
+
+    min: int = Field(1, ge=1, le=10000, description="Fewest replicas, at least 1.")
+    max: int = Field(ge=1, le=10000, description="Most replicas.")
+
+
+class DataLoaderAction(Model):
+    """Bounds within which the operator may change how training data is loaded."""
+
+    max_workers: int = Field(ge=0, le=64, description="Most loader worker processes of one rank.")
+    max_prefetch: int = Field(
+        4, ge=1, le=64, description="Most batches that one worker prepares ahead."
+    )
+
+
+class Actions(Model):
+    """What the operator may do, each with its bounds; what is absent is never done."""
+
+    replicas: ReplicasAction | None = Field(None, description="Change the number of replicas.")
+    data_loader: DataLoaderAction | None = Field(
+        None, description="Change loader workers and prefetch of running training processes."
+    )
+
+
+class Limits(Model):
+    """How often the operator may act."""
+
+    cooldown: Duration = Field(
+        "60s", description="Least time between the end of an action and the next one."
+    )
+    actions_per_hour: int = Field(10, ge=1, le=3600, description="Most actions in any hour.")
+
+
+class PolicySpec(Model):
+    """Desired behaviour for one workload."""
+
+    target_ref: TargetRef = Field(description="The workload; it cannot be changed later.")
+    mode: Mode = Field(
+        Mode.RECOMMEND,
+        description="Observe: diagnose only. Recommend (the default): say what would be changed and"
+        " wait for approval. Auto: act, verify, and revert what did not help.",
+    )
+    objectives: Objectives = Field(description="What the workload should reach; at least one.")
+    actions: Actions = Field(
+        default_factory=Actions,
+        description="What may be done, each with its bounds; what is absent is never done.",
+    )
+    limits: Limits = Field(default_factory=Limits, description="How often the operator may act.")
+    paused: bool = Field(
+        False, description="Hold everything as it is; open actions are finished first."
+    )
+
+
+class ConditionStatus(Model):
+    """One condition, after the Kubernetes API conventions."""
+
+    type: str
+    status: str = Field(description="True, False or Unknown.")
+    reason: str
+    message: str = ""
+    last_transition_time: Time
+    observed_generation: int | None = None
+
+
+class BottleneckStatus(Model):
+    """The bottleneck as it is seen now."""
+
+    id: str = Field(description="The cause's id in the catalogue.")
+    title: str = ""
+    share: float | None = Field(
+        None, ge=0, le=1, description="Share of the step or latency that removing it would return."
+    )
+
+
+class KnobsStatus(Model):
+    """Settings of running processes that the operator stands for."""
+
+    generation: int = Field(0, ge=0, description="Raised by one with every change.")
+    desired: dict[str, int] = Field(
+        default_factory=dict, description="Dotted knob names and their desired values."
+    )
+    acknowledged: int = Field(
+        0, ge=0, description="The newest generation that every rank has acknowledged."
+    )
+
+
+class ObjectiveStatus(Model):
+    """One objective and where the workload stands."""
+
+    name: str
+    current: str = Field(description='The current figure with its unit, or "no data".')
+    target: str
+    met: bool | None = Field(None, description="Absent while there is no data.")
+
+
+class LastAction(Model):
+    """The newest action and what became of it."""
+
+    report: str
+    summary: str
+    verdict: str = ""
+    time: Time
+
+
+class PolicyStatus(Model):
+    """What the operator sees and did."""
+
+    observed_generation: int | None = None
+    conditions: list[ConditionStatus] = Field(default_factory=list)
+    replicas: int | None = None
+    streaming: int | None = Field(None, description="Replicas whose telemetry is fresh.")
+    objectives: list[ObjectiveStatus] = Field(default_factory=list)
+    bottleneck: BottleneckStatus | None = None
+    why: str = Field("", description="The chain of causes in one paragraph.")
+    knobs: KnobsStatus | None = None
+    last_action: LastAction | None = None
+    next_report: int = Field(1, ge=1, description="Number of the next report's name.")
+
+
+class ObjectMeta(Model):
+    """The part of an object's metadata that the operator reads."""
+
+    model_config = Model.model_config | {"extra": "ignore"}
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+
+
+class BottleneckPolicy(Model):
+    """Finds, explains, fixes and verifies the bottleneck of one workload."""
+
+    api_version: str = "bottleneck.dev/v1alpha1"
+    kind: str = "BottleneckPolicy"
+    metadata: ObjectMeta
+    spec: PolicySpec
+    status: PolicyStatus = Field(default_factory=PolicyStatus)

@@ -1,0 +1,194 @@
+"""BottleneckReport: one incident, from what was seen to what the action really did.
+
+The spec is the intent. It is written before anything changes and is immutable afterwards; it holds
+all that is needed to finish the action or to undo it. The status tells how far it got.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from .meta import Model, TargetRef, Time
+from .policy import ObjectMeta
+
+
+class Phase(StrEnum):
+    """How far a report has got. Recommended and Observed have had no effect."""
+
+    OBSERVED = "Observed"
+    RECOMMENDED = "Recommended"
+    PLANNED = "Planned"
+    APPLIED = "Applied"
+    VERIFYING = "Verifying"
+    KEPT = "Kept"
+    REVERTING = "Reverting"
+    REVERTED = "Reverted"
+    ABANDONED = "Abandoned"
+
+    @property
+    def open(self) -> bool:
+        """An open report is an action under way: no other may begin."""
+        return self in (Phase.PLANNED, Phase.APPLIED, Phase.VERIFYING, Phase.REVERTING)
+
+
+class VerdictResult(StrEnum):
+    """What an action did, as far as the figures tell."""
+
+    IMPROVED = "Improved"
+    NO_EFFECT = "NoEffect"
+    WORSE = "Worse"
+    INCONCLUSIVE = "Inconclusive"
+    NO_DATA = "NoData"
+
+
+class Evidence(Model):
+    """One figure behind a statement: which signal, over which window, which statistic."""
+
+    signal: str
+    window: str = Field(description='For instance "15s".')
+    statistic: str = Field(description='For instance "ratio of sums" or "p95".')
+    value: float
+    unit: str = ""
+    threshold: float | None = None
+    source: str = Field("", description="Where the figure and the threshold come from.")
+
+
+class Cause(Model):
+    """A confirmed cause with its evidence."""
+
+    id: str
+    class_: str = Field(alias="class")
+    category: str
+    title: str
+    share: float = Field(ge=0, le=1)
+    confidence: float = Field(ge=0, le=1)
+    evidence: list[Evidence] = Field(default_factory=list)
+
+
+class RuledOut(Model):
+    """A hypothesis that was tried and does not hold, or could not be tried."""
+
+    id: str
+    reason: str
+
+
+class Symptom(Model):
+    """The breached objective."""
+
+    objective: str
+    text: str
+    evidence: Evidence
+
+
+class KnobsChange(Model):
+    """New knobs for running processes, and what they replace."""
+
+    generation: int = Field(ge=1)
+    desired: dict[str, int]
+    replaces: dict[str, int]
+
+
+class ReplicasChange(Model):
+    """A new number of replicas, and the one it replaces."""
+
+    desired: int = Field(ge=0)
+    replaces: int = Field(ge=0)
+
+
+class Prediction(Model):
+    """What the action is expected to do to the report's metric."""
+
+    before: float
+    after: float
+    basis: str = Field(description="The model behind the prediction, in a sentence.")
+
+
+class Action(Model):
+    """What is to be done; exactly one of the changes is given."""
+
+    type: str = Field(description="DataLoader or Replicas.")
+    summary: str
+    cause: str = Field(description="Id of the cause that it is meant to remove.")
+    knobs: KnobsChange | None = None
+    replicas: ReplicasChange | None = None
+    prediction: Prediction | None = None
+
+
+class Metric(Model):
+    """By what the action is judged."""
+
+    name: str
+    unit: str
+    lower_is_better: bool = False
+
+
+class ReportSpec(Model):
+    """The intent."""
+
+    policy: str
+    target: TargetRef
+    breached_at: Time = Field(description="Time of the sample with which the objective broke.")
+    decided_at: Time
+    symptom: Symptom
+    causes: list[Cause] = Field(default_factory=list)
+    ruled_out: list[RuledOut] = Field(default_factory=list)
+    whys: list[str] = Field(default_factory=list)
+    metric: Metric
+    before: list[float] = Field(
+        default_factory=list, description="The metric before the action, one figure per bin."
+    )
+    bin_seconds: float = Field(2.0, gt=0, description="Width of a bin, in seconds.")
+    action: Action | None = Field(None, description="Absent when only people can act.")
+    refusal: str = Field("", description="Why nothing is done, when nothing is done.")
+
+
+class Verdict(Model):
+    """The judgement, with its statistics."""
+
+    result: VerdictResult
+    before: float | None = None
+    after: float | None = None
+    effect: float | None = Field(
+        None, description="Relative change of the metric, after against before."
+    )
+    interval: list[float] = Field(
+        default_factory=list, description="95% confidence interval of the effect."
+    )
+    p_value: float | None = None
+    n: list[int] = Field(default_factory=list, description="Number of bins before and after.")
+    control: bool = Field(False, description="Whether untouched replicas were compared with.")
+    reason: str = ""
+
+
+class TimelineEntry(Model):
+    """Something that happened to the action."""
+
+    time: Time
+    what: str
+    message: str = ""
+
+
+class ReportStatus(Model):
+    """How far the action has got."""
+
+    phase: Phase = Phase.PLANNED
+    applied_at: Time | None = None
+    acknowledged_at: Time | None = None
+    judged_at: Time | None = None
+    closed_at: Time | None = None
+    after: list[float] = Field(default_factory=list)
+    verdict: Verdict | None = None
+    timeline: list[TimelineEntry] = Field(default_factory=list)
+    next: str = Field("", description="What limits the workload now, after a kept action.")
+
+
+class BottleneckReport(Model):
+    """One incident: what was seen, why, what was done, and whether it helped."""
+
+    api_version: str = "bottleneck.dev/v1alpha1"
+    kind: str = "BottleneckReport"
+    metadata: ObjectMeta
+    spec: ReportSpec
+    status: ReportStatus = Field(default_factory=ReportStatus)
