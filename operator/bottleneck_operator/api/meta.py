@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+VALIDATIONS = "x-kubernetes-validations"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule that the API server checks, with the message it gives: what to write instead.
+
+    Stands in ``Model.rules`` for a whole object, or in ``Annotated[...]`` for a single value.
+    """
+
+    rule: str
+    message: str
+    field: str = ""
+    """The field that is to blame, as a path such as ``.targetRef``; empty for ``self``."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core)
+        schema[VALIDATIONS] = [*schema.get(VALIDATIONS, []), self.dump()]
+        return schema
+
+    def dump(self) -> dict[str, str]:
+        """As it stands in a CRD."""
+        where = {"fieldPath": self.field} if self.field else {}
+        return {"rule": self.rule, "message": self.message, **where}
 
 
 class Model(BaseModel):
@@ -16,6 +53,19 @@ class Model(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
     )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """What the API server checks beyond types and bounds."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        reference = handler(core)
+        if cls.rules:
+            schema = handler.resolve_ref_schema(reference)
+            schema[VALIDATIONS] = [rule.dump() for rule in cls.rules]
+        return reference
 
     def dump(self) -> dict[str, object]:
         """As it stands in the API: camelCase, without what is absent."""
@@ -36,6 +86,24 @@ Time = Annotated[
 
 class TargetRef(Model):
     """The workload that a policy looks after, in the policy's own namespace."""
+
+    rules = (
+        Rule(
+            r"self.apiVersion.matches('^([a-z0-9.-]+/)?v[0-9]+[a-z0-9]*$')",
+            "write the group and version of the workload, such as apps/v1 or batch/v1",
+            ".apiVersion",
+        ),
+        Rule(
+            "self.kind.matches('^[A-Z][A-Za-z0-9]*$')",
+            "write the kind in the singular, such as Deployment, StatefulSet or Job",
+            ".kind",
+        ),
+        Rule(
+            r"self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+            "write the name of an object: lower-case letters, digits, '-' and '.'",
+            ".name",
+        ),
+    )
 
     api_version: str = Field(
         min_length=1, max_length=253, description="API version of the workload, such as apps/v1."

@@ -7,12 +7,33 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .meta import Model, TargetRef, Time
+from .meta import Model, Rule, TargetRef, Time
 from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN
 
-Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=32)]
-Percent = Annotated[str, Field(pattern=PERCENT_PATTERN, max_length=16)]
-Number = Annotated[str, Field(pattern=NUMBER_PATTERN, max_length=32)]
+Duration = Annotated[
+    str,
+    Field(pattern=DURATION_PATTERN, max_length=32),
+    Rule(
+        f"self.matches(r'{DURATION_PATTERN}')",
+        'write a duration with its unit (ms, s, m or h), such as "250ms", "60s" or "1m30s"',
+    ),
+]
+Percent = Annotated[
+    str,
+    Field(pattern=PERCENT_PATTERN, max_length=16),
+    Rule(
+        f"self.matches(r'{PERCENT_PATTERN}') && double(self.replace('%', '')) <= 100.0",
+        'write a percentage from 0 to 100, such as "1%" or "2.5%"',
+    ),
+]
+Number = Annotated[
+    str,
+    Field(pattern=NUMBER_PATTERN, max_length=32),
+    Rule(
+        f"self.matches(r'{NUMBER_PATTERN}') && double(self) > 0.0",
+        'write a number above zero in quotes, without a unit, such as "500" or "12.5"',
+    ),
+]
 
 
 class Mode(StrEnum):
@@ -25,6 +46,15 @@ class Mode(StrEnum):
 
 class Latency(Model):
     """A percentile of the time from a request's arrival to its last byte."""
+
+    rules = (
+        Rule(
+            f"!self.target.matches(r'{DURATION_PATTERN}')"
+            " || duration(self.target) > duration('0s')",
+            'write a duration longer than zero, such as "250ms"',
+            ".target",
+        ),
+    )
 
     percentile: int = Field(95, ge=50, le=99, description="Which percentile, 50 to 99.")
     target: Duration = Field(description='The most it may be, for instance "250ms".')
@@ -51,6 +81,14 @@ class DataWait(Model):
 class Objectives(Model):
     """What "breached" means; at least one."""
 
+    rules = (
+        Rule(
+            "has(self.latency) || has(self.errorRate) || has(self.goodput) || has(self.dataWait)",
+            "write at least one objective: latency or errorRate for serving,"
+            " goodput or dataWait for training",
+        ),
+    )
+
     latency: Latency | None = Field(None, description="For serving: a latency percentile.")
     error_rate: ErrorRate | None = Field(None, description="For serving: the share of failures.")
     goodput: Goodput | None = Field(None, description="For training: samples per second.")
@@ -61,6 +99,14 @@ class Objectives(Model):
 
 class ReplicasAction(Model):
     """Bounds within which the operator may set the number of replicas."""
+
+    rules = (
+        Rule(
+            "self.min <= self.max",
+            "write a min that is not above max (min is 1 when it is left out)",
+            ".min",
+        ),
+    )
 
     min: int = Field(1, ge=1, le=10000, description="Fewest replicas, at least 1.")
     max: int = Field(ge=1, le=10000, description="Most replicas.")
@@ -95,6 +141,21 @@ class Limits(Model):
 
 class PolicySpec(Model):
     """Desired behaviour for one workload."""
+
+    rules = (
+        Rule(
+            "self.targetRef == oldSelf.targetRef",
+            "targetRef cannot be changed: create a new policy for the other workload",
+            ".targetRef",
+        ),
+        Rule(
+            "!has(self.actions) || !has(self.actions.replicas)"
+            " || !(self.targetRef.kind in ['CronJob', 'DaemonSet', 'Job', 'Pod'])",
+            "a workload of this kind has no number of replicas to change: remove actions.replicas,"
+            " or target a Deployment or a StatefulSet",
+            ".actions",
+        ),
+    )
 
     target_ref: TargetRef = Field(description="The workload; it cannot be changed later.")
     mode: Mode = Field(
@@ -168,7 +229,13 @@ class PolicyStatus(Model):
     """What the operator sees and did."""
 
     observed_generation: int | None = None
-    conditions: list[ConditionStatus] = Field(default_factory=list)
+    conditions: list[ConditionStatus] = Field(
+        default_factory=list,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    )
     replicas: int | None = None
     streaming: int | None = Field(None, description="Replicas whose telemetry is fresh.")
     objectives: list[ObjectiveStatus] = Field(default_factory=list)
@@ -197,6 +264,13 @@ class ObjectMeta(Model):
 
 class BottleneckPolicy(Model):
     """Finds, explains, fixes and verifies the bottleneck of one workload."""
+
+    rules = (
+        Rule(
+            "self.metadata.name.size() <= 63",
+            "write a metadata.name of at most 63 characters: it becomes a label of the reports",
+        ),
+    )
 
     api_version: str = "bottleneck.dev/v1alpha1"
     kind: str = "BottleneckPolicy"

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .meta import Model, TargetRef, Time
+from .meta import Model, Rule, TargetRef, Time
 from .policy import ObjectMeta
 
 
@@ -108,6 +108,13 @@ class Prediction(Model):
 class Action(Model):
     """What is to be done; exactly one of the changes is given."""
 
+    rules = (
+        Rule(
+            "has(self.knobs) != has(self.replicas)",
+            "write exactly one change: knobs or replicas",
+        ),
+    )
+
     type: str = Field(description="DataLoader or Replicas.")
     summary: str
     cause: str = Field(description="Id of the cause that it is meant to remove.")
@@ -126,6 +133,13 @@ class Metric(Model):
 
 class ReportSpec(Model):
     """The intent."""
+
+    rules = (
+        Rule(
+            "self == oldSelf",
+            "a report's spec is the record of an intent and cannot be changed",
+        ),
+    )
 
     policy: str
     target: TargetRef
