@@ -1,0 +1,141 @@
+"""Brings clusters up, takes them down, and tells how they are."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from localcluster import (
+    api,
+    binaries,
+    cluster,
+    controlplane,
+    images,
+    namespace,
+    node,
+    packages,
+    pki,
+    processes,
+)
+from localcluster.cluster import Cluster
+from localcluster.errors import ClusterError
+from localcluster.progress import Progress
+
+COMPONENTS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+)
+
+
+def up(name: str, options: binaries.Options, progress: Progress) -> dict:
+    """Bring a cluster up, or what is missing of it, and wait until it takes pods."""
+    _require_root()
+    started = time.monotonic()
+    packages.ensure(packages.CLUSTER_PACKAGES, progress)
+    programs = binaries.ensure(options, progress)
+    images.ensure_pause(progress)
+    with cluster.exclusive(name):
+        this = cluster.find_or_create(name)
+        with progress.phase("certificates and namespaces"):
+            pki.ensure(this)
+            _link_programs(this, programs)
+            namespace.start(this)
+            node.make_cgroups(this)
+        runtime = node.containerd(this)
+        control_plane = controlplane.components(this, programs)
+        with progress.phase("control plane"):
+            for component in (runtime, *control_plane):
+                processes.start(this, component)
+            processes.wait_ready(this, _named(control_plane, "kube-apiserver"))
+        with progress.phase("images"):
+            processes.wait_ready(this, runtime)
+            images.load_built(this)
+        with progress.phase("node"):
+            workers = node.components(this, programs)
+            for component in workers:
+                processes.start(this, component)
+            for component in (*control_plane, *workers):
+                processes.wait_ready(this, component)
+        result = status(name)
+        result["seconds"] = {**progress.seconds, "total": round(time.monotonic() - started, 2)}
+        progress.say(
+            f"Cluster '{name}' is ready after {result['seconds']['total']:.1f} s "
+            f"(Kubernetes {result['kubernetes']})."
+        )
+        return result
+
+
+def down(name: str, progress: Progress) -> bool:
+    """Take a cluster down and leave nothing of it; say whether there was one."""
+    _require_root()
+    with cluster.exclusive(name):
+        this = cluster.find(name)
+        if this is None:
+            return False
+        with progress.phase(f"cluster '{name}' down"):
+            namespace.stop(this)
+            node.remove_cgroups(this)
+            cluster.delete_directory(this, when_last=namespace.remove_mount_points)
+        return True
+
+
+def restart(name: str, component: str, options: binaries.Options, progress: Progress) -> dict:
+    """End one component and start it again."""
+    if component not in COMPONENTS:
+        raise ClusterError(f"no component '{component}': there are {', '.join(COMPONENTS)}.")
+    processes.stop(cluster.get(name), component)
+    return up(name, options, progress)
+
+
+def status(name: str) -> dict:
+    """How a cluster is, for people and for programs."""
+    this = cluster.get(name)
+    init = namespace.init_process(this)
+    running = processes.pids(this) if init else {}
+    pids = {component: running.get(component) for component in COMPONENTS}
+    return {
+        "name": name,
+        "ready": bool(all(pids.values()) and api.is_ready(this) and api.is_node_ready(this)),
+        "kubernetes": binaries.kubernetes().version,
+        "kubeconfig": str(this.kubeconfig),
+        "bin": str(this.directory / "bin"),
+        "logs": str(this.directory / "logs"),
+        "server": this.server,
+        "network": str(this.network),
+        "node": this.node_name,
+        "namespaceProcess": init,
+        "components": pids,
+        "images": images.loaded(this),
+    }
+
+
+def _named(components: list[processes.Component], name: str) -> processes.Component:
+    return next(component for component in components if component.name == name)
+
+
+def _link_programs(this: Cluster, programs: dict[str, Path]) -> None:
+    """Give the cluster a bin folder, so that its own kubectl and helm are at hand."""
+    folder = this.directory / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, program in programs.items():
+        link = folder / name
+        if not link.is_symlink() or link.readlink() != program:
+            fresh = folder / f".{name}"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(program)
+            fresh.replace(link)
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "the built-in cluster needs root, for its namespaces and mounts: run this with sudo.\n"
+            "With Docker and kind, `make kind-demo` needs no root."
+        )
+    if not shutil.which("nsenter"):
+        raise ClusterError("nsenter is missing: install the package util-linux.")

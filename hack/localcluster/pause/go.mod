@@ -1,0 +1,3 @@
+module bottleneck.dev/hack/localcluster/pause
+
+go 1.22
