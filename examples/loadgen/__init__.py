@@ -1,0 +1,1 @@
+"""Replays the arrivals of a real language model service against a server of one's own."""
