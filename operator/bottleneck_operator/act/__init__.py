@@ -1,0 +1,1 @@
+"""Brings about the effect of a recorded action, or undoes it. Every effect is idempotent."""

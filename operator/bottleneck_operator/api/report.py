@@ -142,7 +142,11 @@ class ReportSpec(Model):
     )
 
     policy: str
+    policy_generation: int = Field(0, ge=0, description="Generation of the policy that decided.")
     target: TargetRef
+    approval_required: bool = Field(
+        False, description="Whether people have to approve the action before it has any effect."
+    )
     breached_at: Time = Field(description="Time of the sample with which the objective broke.")
     decided_at: Time
     symptom: Symptom

@@ -1,0 +1,1 @@
+"""Runs the loop for each policy. The only folder that knows kopf."""

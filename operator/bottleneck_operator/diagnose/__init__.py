@@ -1,0 +1,1 @@
+"""Finds the bottleneck: ``Observation`` and objectives in, ``Diagnosis`` out. Pure."""

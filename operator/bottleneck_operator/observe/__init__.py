@@ -1,0 +1,1 @@
+"""Reads the world: sidecar streams and cluster facts in, an ``Observation`` out."""

@@ -1,0 +1,1 @@
+"""Tells people: BottleneckReports, policy status, events and metrics."""

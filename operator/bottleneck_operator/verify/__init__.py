@@ -1,0 +1,1 @@
+"""Judges what an action really did: figures before and after in, ``Verdict`` out. Pure."""

@@ -1,0 +1,142 @@
+"""What kopf calls: watches fill the stores, and each policy gets one daemon that runs its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from typing import Any
+
+import aiohttp
+import kopf
+from pydantic import ValidationError
+
+from ..api.conditions import (
+    FINALIZER,
+    GROUP,
+    INJECTED_LABEL,
+    POLICIES,
+    POLICY_LABEL,
+    REPORTS,
+    VERSION,
+)
+from ..api.policy import BottleneckPolicy
+from ..kube import Kube, KubeError
+from ..report import metrics
+from ..report.events import Recorder
+from .loop import PolicyLoop, Services
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS = 1.0
+"""Longest time between two turns; telemetry wakes a loop earlier."""
+
+LEAST_SECONDS = 0.2
+"""Least time between two turns, however much the sidecars have to say."""
+
+_services: Services | None = None
+
+
+def services() -> Services:
+    """What all loops share. Raises RuntimeError before the operator has started."""
+    if _services is None:
+        raise RuntimeError("the operator has not started")
+    return _services
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+    global _services
+    settings.posting.enabled = False  # the recorder posts, with less noise
+    settings.persistence.finalizer = FINALIZER
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.watching.label_selectors["", "v1", "pods"] = f"{INJECTED_LABEL}=true"
+    settings.watching.label_selectors[GROUP, VERSION, REPORTS] = POLICY_LABEL
+    settings.watching.server_timeout = 300
+    # kopf's default backs off for up to minutes; an API server that came back is wanted at once.
+    settings.networking.error_backoffs = [0.1, 0.5, 1, 1, 2, 2, 5, 5, 5]
+    kube = await Kube.connect(os.environ.get("KUBECONFIG"))
+    _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
+
+
+@kopf.on.cleanup()
+async def stop(**_: Any) -> None:
+    if _services is not None:
+        await _services.streams.close()
+        await _services.kube.__aexit__()
+
+
+@kopf.on.event("", "v1", "pods")
+async def pod_changed(event: Any, **_: Any) -> None:
+    services().pods.update(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+
+@kopf.on.event(GROUP, VERSION, REPORTS)
+async def report_changed(event: Any, **_: Any) -> None:
+    services().reports.update(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+
+@kopf.daemon(GROUP, VERSION, POLICIES, cancellation_timeout=15.0, cancellation_backoff=15.0)
+async def look_after(
+    body: kopf.Body, namespace: str | None, name: str, stopped: kopf.DaemonStopped, **_: Any
+) -> None:
+    """The loop of one policy, until the policy is deleted or the operator ends."""
+    loop = PolicyLoop(services(), key=f"{namespace}/{name}")
+    metrics.POLICIES.inc()
+    try:
+        while not stopped:
+            started = time.monotonic()
+            with metrics.TURN_SECONDS.time():
+                await _turn(loop, body)
+            await _pause(loop, stopped, started)
+        if body.metadata.get("deletionTimestamp"):
+            await loop.release(_policy(body))
+    finally:
+        metrics.POLICIES.dec()
+        services().streams.unfollow(loop.key)
+        services().claims.drop(loop.key)
+
+
+def _policy(body: kopf.Body) -> BottleneckPolicy:
+    return BottleneckPolicy.model_validate(
+        {key: dict(body[key]) for key in ("metadata", "spec", "status") if key in body}
+    )
+
+
+async def _turn(loop: PolicyLoop, body: kopf.Body) -> None:
+    """One turn. A failure costs this turn and is counted; the loop goes on."""
+    try:
+        await loop.turn(_policy(body), time.time())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        log.error("policy %s cannot be read: %s: %s", loop.key, where, first["msg"])
+        metrics.ERRORS.labels("invalid").inc()
+    except KubeError as error:
+        log.warning("turn of %s: the API server answered %s", loop.key, error)
+        metrics.ERRORS.labels(f"http {error.status}").inc()
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        log.warning("turn of %s: the API server did not answer: %r", loop.key, error)
+        metrics.ERRORS.labels("no answer").inc()
+    except Exception:
+        # One policy's surprise must not end the loop of the policy, nor hide.
+        log.exception("turn of %s failed", loop.key)
+        metrics.ERRORS.labels("bug").inc()
+
+
+async def _pause(loop: PolicyLoop, stopped: kopf.DaemonStopped, started: float) -> None:
+    """Until something was said, a second has passed, or the daemon is to stop."""
+    loop.wake.clear()
+    await stopped.wait(max(0.0, LEAST_SECONDS - (time.monotonic() - started)))
+    waits = [
+        asyncio.ensure_future(loop.wake.wait()),
+        asyncio.ensure_future(stopped.wait(TURN_SECONDS)),
+    ]
+    _, pending = await asyncio.wait(
+        waits, timeout=TURN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+    )
+    for wait in pending:
+        wait.cancel()

@@ -1,0 +1,47 @@
+"""What the decision takes besides the diagnosis, and what it gives. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..api.conditions import Reason
+from ..api.report import Action, BottleneckReport
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the cluster says about the target and about what was done before.
+
+    ``replicas`` is None where the target has no scale; ``hpa`` names a HorizontalPodAutoscaler that
+    owns them. ``generation`` is the newest knobs generation ever issued for this policy.
+    ``reports`` are the policy's earlier reports, in any order.
+    """
+
+    policy_generation: int = 0
+    replicas: int | None = None
+    ready: int | None = None
+    hpa: str | None = None
+    generation: int = 0
+    knobs: Mapping[str, int] = field(default_factory=dict)
+    settable: frozenset[str] = frozenset()
+    reports: tuple[BottleneckReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One action to take."""
+
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing is done, and why: as much an answer as an action."""
+
+    reason: Reason
+    message: str
+    retry_after: float | None = None
+
+
+Decision = Plan | Refusal

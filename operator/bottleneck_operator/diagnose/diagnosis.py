@@ -1,0 +1,41 @@
+"""What a diagnosis is made of. Pure data; the other pure folders import this module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..api.report import Cause, RuledOut, Symptom
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveState:
+    """One objective and where the workload stands; ``met`` is None while there is no data."""
+
+    name: str
+    current: str
+    target: str
+    met: bool | None
+    symptom: Symptom | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The answer to "what is wrong, and why".
+
+    ``known`` is False while some objective cannot be judged and none is breached: then there are no
+    causes, and nothing may be done. ``causes`` are ranked by what removing each would return.
+    """
+
+    time: float
+    known: bool
+    objectives: tuple[ObjectiveState, ...]
+    symptom: Symptom | None = None
+    causes: tuple[Cause, ...] = ()
+    ruled_out: tuple[RuledOut, ...] = ()
+    whys: tuple[str, ...] = ()
+
+    @property
+    def breached(self) -> bool:
+        """Whether an objective is breached."""
+        return self.symptom is not None

@@ -1,0 +1,187 @@
+"""BottleneckReports: created before an effect, then only their status moves on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from ..api.conditions import GROUP, POLICY_LABEL, REPORTS, VERSION
+from ..api.policy import BottleneckPolicy, ObjectMeta
+from ..api.report import (
+    BottleneckReport,
+    Phase,
+    ReportSpec,
+    ReportStatus,
+    TimelineEntry,
+)
+from ..decide.lifecycle import Next
+from ..kube import Kube, Object
+
+log = logging.getLogger(__name__)
+
+KEEP = 30
+"""Closed reports kept for each policy; the oldest go first."""
+
+TIMELINE = 50
+"""Entries kept in a report's timeline."""
+
+
+def path(namespace: str, name: str = "", subresource: str = "") -> str:
+    """URL path of the reports of a namespace, of one report, or of its status."""
+    parts = [f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{REPORTS}", name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+@dataclass(slots=True)
+class ReportStore:
+    """All reports that the watch has shown, and those just written, by policy."""
+
+    _reports: dict[tuple[str, str], dict[str, BottleneckReport]] = field(default_factory=dict)
+
+    def update(self, document: Object, deleted: bool = False) -> BottleneckReport | None:
+        """Takes a watch event or the answer to a write; an older version than the known one is
+        ignored. None for a report that cannot be read (written by another version)."""
+        try:
+            report = BottleneckReport.model_validate(document)
+        except ValidationError as error:
+            log.warning(
+                "report %s/%s cannot be read and is left alone: %s",
+                document["metadata"].get("namespace"),
+                document["metadata"]["name"],
+                error.errors()[0]["msg"],
+            )
+            return None
+        reports = self._reports.setdefault((report.metadata.namespace, report.spec.policy), {})
+        known = reports.get(report.metadata.name)
+        if deleted:
+            reports.pop(report.metadata.name, None)
+        elif known is None or known.metadata.uid != report.metadata.uid or _newer(report, known):
+            reports[report.metadata.name] = report
+        return report
+
+    def of(self, policy: BottleneckPolicy) -> tuple[BottleneckReport, ...]:
+        """Reports of a policy, oldest first."""
+        found = self._reports.get((policy.metadata.namespace, policy.metadata.name), {})
+        return tuple(sorted(found.values(), key=lambda report: report.spec.decided_at))
+
+
+def _newer(one: BottleneckReport, other: BottleneckReport) -> bool:
+    # Resource versions of one resource are ordered decimal numbers since Kubernetes 1.35; before,
+    # they were so in fact.
+    return int(one.metadata.resource_version) >= int(other.metadata.resource_version)
+
+
+async def load(kube: Kube, namespace: str, policy: str, store: ReportStore) -> None:
+    """Reads a policy's reports from the API server: what a new process must know before it acts."""
+    listed = await kube.get(path(namespace), labelSelector=f"{POLICY_LABEL}={policy}")
+    for item in listed.get("items", []):
+        store.update(item)
+
+
+async def create(
+    kube: Kube, store: ReportStore, policy: BottleneckPolicy, spec: ReportSpec, phase: Phase
+) -> BottleneckReport:
+    """Records an intent. The name follows from the number of the newest report, so two processes
+    that decide at once collide on it: the second gets ``KubeError`` 409."""
+    numbers = [_number(report.metadata.name) for report in store.of(policy)]
+    number = max([*numbers, policy.status.next_report - 1], default=0) + 1
+    meta = ObjectMeta(name=f"{policy.metadata.name}-{number}", namespace=policy.metadata.namespace)
+    body = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "BottleneckReport",
+        "metadata": {
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "labels": {POLICY_LABEL: policy.metadata.name},
+            "ownerReferences": [
+                {
+                    "apiVersion": policy.api_version,
+                    "kind": policy.kind,
+                    "name": policy.metadata.name,
+                    "uid": policy.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": spec.dump(),
+    }
+    created = await kube.create(path(meta.namespace), body)
+    report = store.update(created)
+    if report is None:
+        raise RuntimeError(f"report {meta.name} came back unreadable")
+    entry = TimelineEntry(time=spec.decided_at, what=str(phase), message=spec.refusal)
+    return await set_status(kube, store, report, ReportStatus(phase=phase, timeline=[entry]))
+
+
+def _number(name: str) -> int:
+    tail = name.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else 0
+
+
+async def set_status(
+    kube: Kube, store: ReportStore, report: BottleneckReport, status: ReportStatus
+) -> BottleneckReport:
+    """Writes a report's status. The resource version guards it: a process that works from an old
+    view gets ``KubeError`` 409 and reads again."""
+    body = {
+        "metadata": {"resourceVersion": report.metadata.resource_version},
+        "status": status.dump(),
+    }
+    written = await kube.patch(
+        path(report.metadata.namespace, report.metadata.name, "status"), body
+    )
+    updated = store.update(written)
+    if updated is None:
+        raise RuntimeError(f"report {report.metadata.name} came back unreadable")
+    return updated
+
+
+def advanced(
+    status: ReportStatus, step: Next, now: datetime, after: list[float] | None = None
+) -> ReportStatus:
+    """The status after a step to another phase. Pure."""
+    phase = step.phase or status.phase
+    changes: dict[str, object] = {
+        "phase": phase,
+        "timeline": [
+            *status.timeline,
+            TimelineEntry(time=now, what=str(step.reason or phase), message=step.message),
+        ][-TIMELINE:],
+    }
+    if phase is Phase.APPLIED:
+        changes["applied_at"] = now
+    if phase is Phase.VERIFYING:
+        changes["acknowledged_at"] = now
+    if step.verdict is not None:
+        changes |= {"judged_at": now, "verdict": step.verdict, "after": after or []}
+    elif phase is Phase.REVERTING:
+        changes["judged_at"] = now
+    if phase in (Phase.KEPT, Phase.REVERTED, Phase.ABANDONED):
+        changes["closed_at"] = now
+    return status.model_copy(update=changes)
+
+
+async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> None:
+    """Deletes the oldest closed reports beyond ``KEEP``, but never the one whose knobs are in
+    force: the desired state follows from it."""
+    closed = [report for report in store.of(policy) if not report.status.phase.open]
+    in_force = max(
+        (r for r in closed if r.spec.action and r.spec.action.knobs and r.status.applied_at),
+        key=lambda r: (
+            r.spec.action.knobs.generation if r.spec.action and r.spec.action.knobs else 0
+        ),
+        default=None,
+    )
+    for report in closed[: max(0, len(closed) - KEEP)]:
+        if report is not in_force:
+            await kube.delete(path(report.metadata.namespace, report.metadata.name))
+            store.update(report.dump(), deleted=True)
+
+
+def now_utc(seconds: float) -> datetime:
+    """Seconds since the Unix epoch as the API writes a moment."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,195 @@
+"""A policy's status from what the loop knows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from ..api.conditions import Condition, Reason
+from ..api.policy import (
+    BottleneckPolicy,
+    BottleneckStatus,
+    ConditionStatus,
+    KnobsStatus,
+    LastAction,
+    ObjectiveStatus,
+    PolicyStatus,
+)
+from ..api.report import BottleneckReport, Phase
+from ..decide.decision import Plan, Refusal
+from ..decide.lifecycle import acknowledged, desired_knobs
+from ..diagnose.diagnosis import Diagnosis
+from ..observe.observation import Observation
+
+
+class _Condition(Protocol):
+    def __call__(
+        self, kind: Condition, status: bool | None, reason: Reason, message: str = ""
+    ) -> ConditionStatus: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a policy cannot do its work."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that a status tells, gathered by one turn of the loop."""
+
+    replicas: int | None = None
+    problem: Problem | None = None
+    telemetry: Problem | None = None
+    observation: Observation | None = None
+    diagnosis: Diagnosis | None = None
+    decision: Plan | Refusal | None = None
+    reports: Sequence[BottleneckReport] = field(default_factory=tuple)
+
+
+_PROGRESS = {
+    Phase.PLANNED: Reason.APPLYING,
+    Phase.APPLIED: Reason.AWAITING_ACKNOWLEDGEMENT,
+    Phase.VERIFYING: Reason.VERIFYING,
+    Phase.REVERTING: Reason.REVERTING,
+}
+
+_NO_LIMIT = (Reason.OBJECTIVES_MET, Reason.NO_DATA)
+
+
+def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStatus:
+    """The status to write. A condition keeps its transition time while its status stays."""
+    old = {condition.type: condition for condition in policy.status.conditions}
+    generation = policy.metadata.generation
+
+    def condition(
+        kind: Condition, status: bool | None, reason: Reason, message: str = ""
+    ) -> ConditionStatus:
+        text = {True: "True", False: "False", None: "Unknown"}[status]
+        before = old.get(kind)
+        since = before.last_transition_time if before and before.status == text else now
+        return ConditionStatus(
+            type=kind,
+            status=text,
+            reason=reason,
+            message=message[:1024],
+            last_transition_time=since,
+            observed_generation=generation,
+        )
+
+    conditions = [
+        _ready(view, policy, condition),
+        _telemetry(view, condition),
+        _bottlenecked(view, condition),
+        _progressing(view, condition),
+        _limited(view, condition),
+    ]
+    diagnosis, observation = view.diagnosis, view.observation
+    top = diagnosis.causes[0] if diagnosis and diagnosis.causes else None
+    return PolicyStatus(
+        observed_generation=generation,
+        conditions=conditions,
+        replicas=view.replicas,
+        streaming=observation.streaming if observation else None,
+        objectives=[
+            ObjectiveStatus(name=s.name, current=s.current, target=s.target, met=s.met)
+            for s in (diagnosis.objectives if diagnosis else ())
+        ],
+        bottleneck=BottleneckStatus(id=top.id, title=top.title, share=round(top.share, 2))
+        if top
+        else None,
+        why=". ".join(diagnosis.whys) if diagnosis else "",
+        knobs=_knobs(view),
+        last_action=_last_action(view.reports),
+        next_report=max(
+            [policy.status.next_report, *(_number(report) + 1 for report in view.reports)]
+        ),
+    )
+
+
+def _number(report: BottleneckReport) -> int:
+    tail = report.metadata.name.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _ready(view: View, policy: BottleneckPolicy, condition: _Condition) -> ConditionStatus:
+    if view.problem is not None:
+        return condition(Condition.READY, False, view.problem.reason, view.problem.message)
+    if policy.spec.paused:
+        return condition(Condition.READY, False, Reason.PAUSED, "spec.paused is true")
+    return condition(
+        Condition.READY, True, Reason.ACCEPTED, f"looks after {policy.spec.target_ref}"
+    )
+
+
+def _telemetry(view: View, condition: _Condition) -> ConditionStatus:
+    if view.telemetry is not None:
+        return condition(
+            Condition.TELEMETRY_AVAILABLE, False, view.telemetry.reason, view.telemetry.message
+        )
+    observation = view.observation
+    if observation is None:
+        return condition(Condition.TELEMETRY_AVAILABLE, None, Reason.NO_DATA, "not looked at yet")
+    message = f"{observation.streaming} of {observation.expected} replicas speak"
+    return condition(Condition.TELEMETRY_AVAILABLE, True, Reason.STREAMING, message)
+
+
+def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
+    kind, diagnosis = Condition.BOTTLENECKED, view.diagnosis
+    if diagnosis is None or not diagnosis.known:
+        return condition(kind, None, Reason.UNKNOWN, "there is no data to judge by")
+    if diagnosis.symptom is None:
+        return condition(kind, False, Reason.OBJECTIVES_MET, "every objective is met")
+    cause = diagnosis.causes[0].title if diagnosis.causes else "no known cause is confirmed"
+    message = f"{diagnosis.symptom.objective} is breached: {cause}"
+    return condition(kind, True, Reason.OBJECTIVE_BREACHED, message)
+
+
+def _progressing(view: View, condition: _Condition) -> ConditionStatus:
+    for report in view.reports:
+        if report.status.phase.open and report.spec.action is not None:
+            reason = _PROGRESS[report.status.phase]
+            if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.replicas:
+                reason = Reason.AWAITING_REPLICAS
+            message = f"{report.metadata.name}: {report.spec.action.summary}"
+            return condition(Condition.PROGRESSING, True, reason, message)
+    return condition(Condition.PROGRESSING, False, Reason.IDLE, "no action is under way")
+
+
+def _limited(view: View, condition: _Condition) -> ConditionStatus:
+    decision = view.decision
+    if isinstance(decision, Refusal) and decision.reason not in _NO_LIMIT:
+        return condition(Condition.LIMITED, True, decision.reason, decision.message)
+    return condition(
+        Condition.LIMITED, False, Reason.NOT_LIMITED, "nothing holds the operator back"
+    )
+
+
+def _knobs(view: View) -> KnobsStatus | None:
+    wanted = desired_knobs(view.reports)
+    if wanted is None:
+        return None
+    done = view.observation is not None and acknowledged(view.observation, wanted.generation)
+    return KnobsStatus(
+        generation=wanted.generation,
+        desired=wanted.values,
+        acknowledged=wanted.generation if done else 0,
+    )
+
+
+def _last_action(reports: Iterable[BottleneckReport]) -> LastAction | None:
+    last = None
+    for report in reports:
+        if report.spec.action is not None:
+            verdict = report.status.verdict
+            last = LastAction(
+                report=report.metadata.name,
+                summary=report.spec.action.summary,
+                verdict=str(verdict.result) if verdict else str(report.status.phase),
+                time=report.spec.decided_at,
+            )
+    return last

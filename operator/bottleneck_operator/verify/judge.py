@@ -1,0 +1,105 @@
+"""Before against after: the verdict on one action. Pure.
+
+An action is taken because something looked bad, and much of it would look better a minute later
+anyway. So a changed mean is not enough: the change has to be larger than chance explains
+(Mann-Whitney U, two-sided) and large enough to matter. Without untouched replicas to compare with,
+the verdict says "before against after" and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from ..api.report import Verdict, VerdictResult
+
+MATTERS = 0.10
+"""Least relative change that counts: smaller ones are within what idle systems show by themselves
+(docs/verification.md)."""
+
+LOOKS = (8, 15, 30, 60)
+"""Numbers of bins after the action at which a verdict is sought. The last is the extension that an
+unclear case gets once."""
+
+ALPHA = 0.05 / len(LOOKS)
+"""Error rate of each look: Bonferroni over the looks, so that stopping early stays honest."""
+
+MIN_BEFORE = 3
+"""Fewest bins before the action with which ``ALPHA`` can be reached at all."""
+
+
+def judge(
+    before: Sequence[float],
+    after: Sequence[float],
+    lower_is_better: bool,
+    guardrail: str = "",
+) -> Verdict | None:
+    """The verdict, or None while it is worth waiting for more figures.
+
+    ``before`` and ``after`` hold the metric, a figure for each bin, oldest first, without warm-up.
+    ``guardrail`` names a broken guardrail, which settles the matter without statistics.
+    """
+    n = [len(before), len(after)]
+    if guardrail:
+        return Verdict(result=VerdictResult.WORSE, n=n, reason=f"guardrail broken: {guardrail}")
+    if len(before) < MIN_BEFORE:
+        return Verdict(
+            result=VerdictResult.NO_DATA,
+            n=n,
+            reason=f"only {len(before)} figures from before the action; {MIN_BEFORE} are needed",
+        )
+    look = max((size for size in LOOKS if size <= len(after)), default=0)
+    if look == 0:
+        return None
+    last = look == LOOKS[-1]
+    old, new = np.asarray(before, dtype=float), np.asarray(after[:look], dtype=float)
+    base = float(np.median(old))
+    if base <= 0:
+        return Verdict(
+            result=VerdictResult.NO_DATA, n=n, reason="the metric was zero before the action"
+        )
+    effect = float(np.median(new)) / base - 1
+    p_value = _p_value(old, new)
+    low, high = _interval(old, new)
+    gain = -effect if lower_is_better else effect
+
+    def verdict(result: VerdictResult, reason: str) -> Verdict:
+        return Verdict(
+            result=result,
+            before=base,
+            after=float(np.median(new)),
+            effect=round(effect, 4),
+            interval=[round(low, 4), round(high, 4)],
+            p_value=float(f"{p_value:.2g}"),
+            n=[len(old), len(new)],
+            reason=reason,
+        )
+
+    numbers = f"median {effect:+.0%} before against after, p={p_value:.1g}"
+    if p_value < ALPHA and gain >= MATTERS:
+        return verdict(VerdictResult.IMPROVED, numbers)
+    if p_value < ALPHA and gain <= -MATTERS:
+        return verdict(VerdictResult.WORSE, numbers)
+    if look >= LOOKS[1] and low > -MATTERS and high < MATTERS:
+        return verdict(VerdictResult.NO_EFFECT, f"{numbers}; the interval is within ±{MATTERS:.0%}")
+    if last:
+        return verdict(VerdictResult.INCONCLUSIVE, f"{numbers}; still unclear after the extension")
+    return None
+
+
+def _p_value(old: np.ndarray, new: np.ndarray) -> float:
+    if np.ptp(np.concatenate([old, new])) == 0:
+        return 1.0
+    return float(stats.mannwhitneyu(new, old, alternative="two-sided").pvalue)
+
+
+def _interval(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+    """95% bootstrap interval of the relative change of the median; the same input gives the same
+    interval."""
+    rng = np.random.default_rng(0)
+    olds = np.median(rng.choice(old, (2000, len(old))), axis=1)
+    news = np.median(rng.choice(new, (2000, len(new))), axis=1)
+    low, high = np.percentile(news / np.maximum(olds, 1e-12) - 1, [2.5, 97.5])
+    return float(low), float(high)
