@@ -51,7 +51,8 @@ class WireError(ValueError):
 class Container:
     """Cgroup figures of the container in which the workload runs (counters but for limits).
 
-    Memory in bytes, CPU in seconds, pressure as seconds in which some task was stalled.
+    CPU in seconds, pressure as seconds in which some task was stalled. ``memory_bytes`` is the
+    working set: what the kernel cannot reclaim by dropping file pages, as the kubelet counts it.
     """
 
     cpu_seconds: float | None = None
@@ -68,6 +69,8 @@ class Container:
     read_bytes: int | None = None
     cpus: int | None = None
     """CPUs that the workload may be scheduled on (its affinity mask)."""
+    epoch: str | None = None
+    """One life of the cgroup: the counters of another epoch began again at zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +263,7 @@ def _build(value: Any, kind: Any, path: str) -> Any:
                 fields[field.name] = _build(value[field.name], hints[field.name], name)
             elif field.default is dataclasses.MISSING:
                 raise WireError(f"{name}: missing")
-        return kind(**fields)
+        return typing.cast(type, kind)(**fields)
     return _scalar(value, kind, path)
 
 
