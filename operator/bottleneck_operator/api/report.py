@@ -175,7 +175,9 @@ class Verdict(Model):
         default_factory=list, description="95% confidence interval of the effect."
     )
     p_value: float | None = None
-    n: list[int] = Field(default_factory=list, description="Number of bins before and after.")
+    bins: list[int] = Field(
+        default_factory=list, description="Number of figures before and after the action."
+    )
     control: bool = Field(False, description="Whether untouched replicas were compared with.")
     reason: str = ""
 

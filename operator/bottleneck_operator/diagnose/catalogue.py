@@ -27,11 +27,13 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One line of the chain. ``{name}`` in the text is replaced by that signal's figure; the chain
-    stops before the first line whose figures are not known."""
+    """One line of the chain. ``{name}`` in the text is replaced by that signal's figure, and
+    ``signals`` are cited behind it. The chain stops before the first line whose figures are not
+    known or whose condition ``when`` does not hold."""
 
     text: str
     signals: tuple[str, ...] = ()
+    when: Predicate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ CATALOGUE: tuple[CauseEntry, ...] = (
             ),
             Why(
                 "nobody set workers, though the container used only {cpu.usedCores} of the"
-                " {cpu.availableCores} it may use",
+                " {cpu.availableCores} it may use: CPUs stood idle while it waited",
                 ("cpu.usedCores", "cpu.availableCores"),
+                Predicate("cpu.busyShare", "<", 0.8, START),
             ),
         ),
         advice="Set num_workers of the DataLoader.",
@@ -119,8 +122,10 @@ CATALOGUE: tuple[CauseEntry, ...] = (
                 ("dataLoader.workers",),
             ),
             Why(
-                "the container used {cpu.usedCores} of the {cpu.availableCores} it may use",
+                "the container has no CPU left for more: it used {cpu.usedCores} of the"
+                " {cpu.availableCores} it may use",
                 ("cpu.usedCores", "cpu.availableCores"),
+                Predicate("cpu.busyShare", ">=", 0.8, START),
             ),
         ),
         advice="Make preprocessing cheaper (decode once, cache, smaller images) or give it CPU.",

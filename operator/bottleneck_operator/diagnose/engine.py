@@ -75,6 +75,11 @@ def _derived(observation: Observation, objectives: Objectives) -> dict[str, Sign
     if objectives.latency is not None:
         target = units.seconds(objectives.latency.target)
         derived["objective.latency"] = Reading(target, "s", 0.0, "constant", 0.0, "policy")
+    used, available = (observation.signal(f"cpu.{n}Cores") for n in ("used", "available"))
+    if isinstance(used, Reading) and isinstance(available, Reading) and available.value > 0:
+        derived["cpu.busyShare"] = Reading(
+            used.value / available.value, "", used.window, used.statistic, used.age, used.source
+        )
     queue = observation.signal("inference.queueShare")
     if isinstance(queue, Reading):
         derived["inference.serviceShare"] = Reading(
@@ -134,6 +139,8 @@ def _whys(symptom: str, chain: Sequence[Why], signals: Mapping[str, Signal]) -> 
     for why in chain:
         readings = {name: signals.get(name) for name in why.signals}
         if not all(isinstance(reading, Reading) for reading in readings.values()):
+            break
+        if why.when is not None and _try(why.when, signals).holds is not True:
             break
 
         def fill(match: re.Match[str]) -> str:

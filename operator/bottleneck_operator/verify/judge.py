@@ -43,11 +43,11 @@ def judge(
     """
     n = [len(before), len(after)]
     if guardrail:
-        return Verdict(result=VerdictResult.WORSE, n=n, reason=f"guardrail broken: {guardrail}")
+        return Verdict(result=VerdictResult.WORSE, bins=n, reason=f"guardrail broken: {guardrail}")
     if len(before) < MIN_BEFORE:
         return Verdict(
             result=VerdictResult.NO_DATA,
-            n=n,
+            bins=n,
             reason=f"only {len(before)} figures from before the action; {MIN_BEFORE} are needed",
         )
     look = max((size for size in LOOKS if size <= len(after)), default=0)
@@ -58,7 +58,7 @@ def judge(
     base = float(np.median(old))
     if base <= 0:
         return Verdict(
-            result=VerdictResult.NO_DATA, n=n, reason="the metric was zero before the action"
+            result=VerdictResult.NO_DATA, bins=n, reason="the metric was zero before the action"
         )
     effect = float(np.median(new)) / base - 1
     p_value = _p_value(old, new)
@@ -73,7 +73,7 @@ def judge(
             effect=round(effect, 4),
             interval=[round(low, 4), round(high, 4)],
             p_value=float(f"{p_value:.2g}"),
-            n=[len(old), len(new)],
+            bins=[len(old), len(new)],
             reason=reason,
         )
 
