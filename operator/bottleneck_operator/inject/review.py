@@ -41,9 +41,9 @@ def _changes(admission: Object, settings: InjectSettings) -> Object:
         logger.info("pod %s is left as it is: %s", _name(admission), reason)
         return {"warnings": [_warning(reason)]}
     patch = json_patch(pod, inject(pod, settings))
-    logger.info("pod %s gets the sidecar", _name(admission))
-    if not patch:
+    if not patch:  # called again, and nothing was added meanwhile
         return {}
+    logger.info("pod %s gets the sidecar", _name(admission))
     encoded = base64.b64encode(json.dumps(patch).encode()).decode()
     return {"patchType": "JSONPatch", "patch": encoded}
 

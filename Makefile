@@ -1,0 +1,70 @@
+# Everything a contributor types. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help venv demo kind-demo test test-fast lint format generate verify cluster-up cluster-down images requirements clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CLUSTER ?= dev
+LOCALCLUSTER := $(PYTHON) hack/localcluster
+
+help: ## List what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  variables: CLUSTER=$(CLUSTER) (name for cluster-up/-down), KEEP=1 (demo keeps its cluster),'
+	@echo '             TESTS=path (for make test), BOTTLENECK_BINARIES=folder (ready Kubernetes binaries)'
+
+demo: venv ## Show the main job on a real node of the built-in cluster (KEEP=1 keeps it)
+	$(BIN)/python hack/demo $(if $(KEEP),--keep)
+
+kind-demo: venv ## The same on kind, where Docker and kind exist
+	$(BIN)/python hack/demo --provider kind $(if $(KEEP),--keep)
+
+test: venv verify ## Lint, verify and run every test, those on the built-in cluster included
+	$(BIN)/python -m pytest $(or $(TESTS),tests)
+
+test-fast: venv ## Only the tests that need no cluster
+	$(BIN)/python -m pytest -m "not cluster" $(or $(TESTS),tests)
+
+lint: venv ## ruff, mypy (strict) and the import linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv ## Lay the code out
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+generate: venv ## Write what is generated from the code: CRDs
+	$(BIN)/python -m bottleneck_operator.api.crd crds/
+
+verify: venv lint ## Lint, and fail where something generated differs from the code
+	$(BIN)/python -m bottleneck_operator.api.crd crds/ --check
+
+cluster-up: ## Start the built-in cluster and print the KUBECONFIG to use
+	@$(LOCALCLUSTER) up --name $(CLUSTER)
+
+cluster-down: ## Stop the built-in cluster; nothing is left behind
+	@$(LOCALCLUSTER) down --name $(CLUSTER)
+
+images: ## Build the images (cached by content)
+	@$(LOCALCLUSTER) images
+
+requirements: venv ## Pin the requirements anew, with hashes and without addresses
+	hack/pin-requirements.sh
+
+venv: $(VENV)/.ready
+
+# The folder is ready when it holds what the pinned files say; an interrupted install starts over.
+$(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml sidecar/pyproject.toml
+	@echo "Installing the development environment into $(VENV) (PyTorch alone is 5 GB; about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt requirements/bootstrap.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e sidecar -e .
+	@touch $@
+
+clean: ## Remove what was built here (not the caches outside the tree)
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
