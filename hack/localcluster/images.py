@@ -7,15 +7,17 @@ one uncompressed archive for each image in the cache.
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from localcluster import archive, files, namespace
+from localcluster import archive, buildah, files, namespace, packages
 from localcluster.binaries import ARCHITECTURES
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
+from localcluster.files import REPOSITORY
 from localcluster.node import PAUSE_IMAGE
 from localcluster.progress import Progress
 
@@ -61,6 +63,112 @@ def ensure_pause(progress: Progress) -> None:
             _keep("pause", key, made)
 
 
+# --- building --------------------------------------------------------------------------------
+
+
+def build(
+    names: Iterable[str], progress: Progress, base_image: str | None = None
+) -> dict[str, Path]:
+    """Build images where something that goes into them has changed; tell where each lies."""
+    packages.ensure(packages.IMAGE_PACKAGES, progress)
+    base = base_image or BASE_IMAGE
+    result = {}
+    with files.lock(
+        _cache() / ".build.lock",
+        on_wait=lambda: progress.say("Another run is building images: waiting for it."),
+    ):
+        base_key = base_image or _ensure_base(progress)
+        for name in names:
+            if name == "base":
+                result[name] = _archive("base", _ensure_base(progress))
+            else:
+                result[name] = _ensure_image(name, base, base_key, progress)
+    return result
+
+
+def _ensure_base(progress: Progress) -> str:
+    """Make the base image from Debian's packages, once; return the hash of what makes it."""
+    source = REPOSITORY / "images" / "base"
+    key = files.digest([source / "mmdebstrap.sh", source / "Dockerfile"])
+    log = _cache() / "base.log"
+    if _archive("base", key).exists() and buildah.has_image(BASE_IMAGE, log):
+        return key
+    log.unlink(missing_ok=True)
+    with progress.phase("image base"), files.scratch_directory(_cache() / "base") as scratch:
+        with log.open("w") as output:
+            command = [source / "mmdebstrap.sh", scratch / "rootfs.tar"]
+            result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        if result.returncode:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+            raise ClusterError(f"mmdebstrap failed. The last lines of {log}:\n{tail}")
+        buildah.build(scratch, source / "Dockerfile", BASE_IMAGE, {}, scratch, log)
+        _export("base", key, BASE_IMAGE, scratch, log)
+    return key
+
+
+def _ensure_image(name: str, base: str, base_key: str, progress: Progress) -> Path:
+    dockerfile = REPOSITORY / "images" / name / "Dockerfile"
+    if not dockerfile.exists():
+        raise ClusterError(f"there is no {dockerfile}: no such image as '{name}'.")
+    inputs = copied_files(dockerfile)
+    paths = (str(path.relative_to(REPOSITORY)) for path in inputs)
+    key = files.digest([base_key, dockerfile, *paths, *inputs])
+    if (done := _archive(name, key)).exists():
+        return done
+    log = _cache() / f"{name}.log"
+    log.unlink(missing_ok=True)
+    with progress.phase(f"image {name}"), files.scratch_directory(_cache() / name) as scratch:
+        tag = f"localhost/{reference(name)}"
+        buildah.build(REPOSITORY, dockerfile, tag, {"BASE_IMAGE": base}, scratch, log)
+        _export(name, key, tag, scratch, log)
+    return done
+
+
+def _export(name: str, key: str, tag: str, scratch: Path, log: Path) -> None:
+    made = scratch / "image.tar"
+    # This format's layers are not compressed: they are read here and nowhere else.
+    buildah.run("push", tag, f"docker-archive:{made}:{reference(name)}", log=log)
+    _keep(name, key, made)
+
+
+def copied_files(dockerfile: Path) -> list[Path]:
+    """The files of the repository that a Dockerfile copies into its image."""
+    text = dockerfile.read_text().replace("\\\n", " ")
+    sources: set[str] = set()
+    for line in text.splitlines():
+        instruction, _, rest = line.strip().partition(" ")
+        if instruction.upper() not in ("COPY", "ADD"):
+            continue
+        words = shlex.split(rest)
+        if any(word.startswith("--from=") for word in words):
+            continue  # from another stage, not from the repository
+        sources |= set([word for word in words if not word.startswith("--")][:-1])
+    found = {path for source in sources for path in _repository_files(source)}
+    return sorted(found)
+
+
+def _repository_files(source: str) -> list[Path]:
+    """What a COPY source stands for, without what git ignores (caches, builds)."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", source],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode == 0:
+        names = listing.stdout.split("\0")
+        paths = [REPOSITORY / name for name in names if name]
+    else:  # not a git checkout: a released source archive
+        matches = REPOSITORY.glob(source)
+        paths = [
+            path
+            for match in matches
+            for path in (match.rglob("*") if match.is_dir() else [match])
+            if "__pycache__" not in path.parts
+        ]
+    return [path for path in paths if path.is_file()]
+
+
 # --- loading ---------------------------------------------------------------------------------
 
 
@@ -75,7 +183,9 @@ def load_built(cluster: Cluster, names: Iterable[str] | None = None) -> list[str
     record = loaded(cluster)
     available = built()
     fresh = []
-    for name in sorted(available if names is None else names):
+    if names is None:
+        names = [name for name in ("pause", *PROJECT_IMAGES) if name in available]
+    for name in names:
         if name not in available:
             raise ClusterError(
                 f"image '{name}' has not been built. "
