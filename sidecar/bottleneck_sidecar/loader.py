@@ -93,22 +93,25 @@ class AdjustableLoader:
             raise NotAdjustableError(f"could not start {wanted[0]} workers: {error}") from error
         return True
 
-    def _first(self, source: _Source) -> tuple[_Feed, Any]:
+    def _first(self) -> tuple[_Source, _Feed, Any]:
         """The iterator that begins an epoch, and what feeds it."""
+        # PyTorch keeps persistent workers from epoch to epoch. To leave every shuffle as it would
+        # have been, what random numbers are drawn depends on what the *given* loader would do.
+        goes_on = self._persistent and self._seeded
+        source = _Source(self._loader, 2 if self._loader.num_workers > 0 and not goes_on else 1)
         if self._kept is not None:
             feed, kept = self._kept
             if (kept.num_workers, kept.prefetch_factor) == (self.workers, self.prefetch):
                 feed.follow(source)
-                return feed, iter(kept)
+                return source, feed, iter(kept)
             self._kept = None  # the last reference: its workers end
         feed = _Feed(source)
-        # PyTorch draws one number per epoch from the loader's generator, but only one in all with
-        # persistent workers. To leave every later shuffle as it would have been, so does this.
-        loader = self._build(feed, reseed=self._persistent and self._seeded)
+        loader = self._build(feed, reseed=goes_on)
         self._seeded = True
         iterator = iter(loader)
+        source.finish_beginning()
         self._keep(feed, loader)
-        return feed, iterator
+        return source, feed, iterator
 
     def _next(self, feed: _Feed) -> Any:
         """An iterator that continues an epoch."""
@@ -161,8 +164,7 @@ class _Epoch(Iterator[Any]):
 
     def __init__(self, loader: AdjustableLoader) -> None:
         self._adjustable = loader
-        self._source = _Source(loader._loader)
-        self._feed, iterator = loader._first(self._source)
+        self._source, self._feed, iterator = loader._first()
         self._queue: deque[Any] = deque([iterator])
 
     def __next__(self) -> Any:
@@ -195,19 +197,22 @@ class _Epoch(Iterator[Any]):
 class _Source:
     """The batch indices of one epoch, in order, each given out once."""
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Any, beginnings: int) -> None:
+        self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        self._beginnings = beginnings
         self._indices: Iterator[Any] | None = None
         self._ahead: deque[Any] = deque()
 
     def begin(self) -> None:
-        # Here and not earlier: the samplers then draw their random numbers at the very place in
-        # the order of things where the untouched DataLoader lets them.
-        if self._indices is None:
-            loader = self._loader
-            self._indices = iter(
-                loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-            )
+        """Asks the sampler for its iterator, when and as often as the untouched DataLoader would:
+        a sampler may draw random numbers there (with workers PyTorch asks twice)."""
+        if self._beginnings > 0:
+            self._beginnings -= 1
+            self._indices = iter(self._sampler)
+
+    def finish_beginning(self) -> None:
+        while self._beginnings > 0:
+            self.begin()
 
     def take(self) -> Any:
         if self._ahead:

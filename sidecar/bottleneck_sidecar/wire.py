@@ -262,7 +262,9 @@ def _build(value: Any, kind: Any, path: str) -> Any:
             if field.name in value:
                 fields[field.name] = _build(value[field.name], hints[field.name], name)
             elif field.default is dataclasses.MISSING:
-                raise WireError(f"{name}: missing")
+                if type(None) not in typing.get_args(hints[field.name]):
+                    raise WireError(f"{name}: missing")
+                fields[field.name] = None  # encode leaves out what is None
         return typing.cast(type, kind)(**fields)
     return _scalar(value, kind, path)
 
