@@ -39,8 +39,7 @@ class Cluster:
             input=input,
             env=self.env,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             check=False,
             timeout=600,
         )
@@ -61,7 +60,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster, brought up once and taken down in the end; one that ran before is left running."""
+    """The cluster, brought up once and taken down in the end; one that ran before is left up."""
     status = subprocess.run(
         [*LOCALCLUSTER, "status", "--name", NAME, "-o", "json"],
         capture_output=True,

@@ -1,0 +1,106 @@
+"""A stand-in for a workload: real pods and real telemetry, but steps and requests that only sleep.
+
+It lets a test of the operator's wires choose how a workload answers a change. What a real workload
+does is shown by the demo. Runs inside the sidecar's image, which has the SDK and nothing else:
+
+    python stand_in.py trainer starved|harmful
+    python stand_in.py server queueing
+"""
+
+import sys
+import time
+
+from bottleneck_sidecar.client import Client, new_epoch
+from bottleneck_sidecar.knobs import KnobsFile
+from bottleneck_sidecar.wire import (
+    LATENCY_BOUNDS_SECONDS,
+    Acknowledgement,
+    InferenceServer,
+    TrainingRank,
+)
+
+REPORT_SECONDS = 0.4
+
+
+def trainer(behaviour: str) -> None:
+    """Waits 80 of 100 ms for input without workers; with them 10 ms, or 300 where it is harmful."""
+    client, knobs, epoch = Client(), KnobsFile(), new_epoch()
+    settings: dict[str, float | str | bool] = {"dataLoader.workers": 0, "dataLoader.prefetch": 2}
+    acknowledgement = None
+    steps, data_seconds, forward_seconds, reported = 0, 0.0, 0.0, 0.0
+    while True:
+        if settings["dataLoader.workers"] == 0:
+            wait = 0.08
+        else:
+            wait = 0.3 if behaviour == "harmful" else 0.01
+        began = time.time()
+        time.sleep(wait)
+        waited = time.time()
+        time.sleep(0.02)
+        ended = time.time()
+        steps += 1
+        data_seconds += waited - began
+        forward_seconds += ended - waited
+        wish = knobs.poll()
+        if wish is not None:
+            if not wish.refusal:
+                settings |= wish.settings
+            acknowledgement = Acknowledgement(
+                wish.generation,
+                "Refused" if wish.refusal else "Applied",
+                step=steps,
+                message=wish.refusal,
+            )
+        if wish is not None or ended - reported >= REPORT_SECONDS:
+            reported = ended
+            client.send(
+                training=TrainingRank(
+                    epoch=epoch,
+                    rank=0,
+                    world_size=1,
+                    steps=steps,
+                    samples=steps * 32,
+                    step_seconds=data_seconds + forward_seconds,
+                    seconds={"data": data_seconds, "forward": forward_seconds},
+                    last_step_at=ended,
+                    knobs=dict(settings),
+                    settable=["dataLoader.workers", "dataLoader.prefetch"],
+                    acknowledgement=acknowledgement,
+                )
+            )
+
+
+def server() -> None:
+    """Claims ten requests a second that wait 400 ms for 50 ms of service, whatever is done."""
+    client, epoch = Client(), new_epoch()
+    buckets = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
+    slot = next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if bound >= 0.45)
+    requests = 0
+    while True:
+        time.sleep(0.1)
+        requests += 1
+        buckets[slot] += 1
+        if requests % 5 == 0:
+            client.send(
+                inference=InferenceServer(
+                    epoch=epoch,
+                    worker=0,
+                    requests=requests,
+                    errors=0,
+                    arrivals=requests,
+                    latency_buckets=buckets,
+                    latency_seconds=0.45 * requests,
+                    queue_seconds=0.4 * requests,
+                    service_seconds=0.05 * requests,
+                    in_flight=5,
+                    queued=4,
+                    concurrency=1,
+                )
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "trainer":
+        trainer(sys.argv[2])
+    else:
+        server()
