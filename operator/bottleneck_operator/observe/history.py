@@ -28,7 +28,9 @@ class History:
         """Takes a sample; a duplicate or an older one (reordered) is refused with False."""
         if self.samples:
             last_received, last = self.samples[-1]
-            restarted = sample.sequence < last.sequence and sample.time > last.time
+            # Each stream counts from one; a new agent may also have a clock that was set back.
+            later = sample.time > last.time or sample.agent != last.agent
+            restarted = sample.sequence < last.sequence and later
             if sample.sequence <= last.sequence and not restarted:
                 return False
             received = max(received, last_received)

@@ -41,10 +41,12 @@ SOURCE = "sidecar"
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Growth of one process's counters over a window, ``span`` in seconds."""
+    """Growth of one process's counters over a window, ``span`` in seconds. ``seat`` is what only
+    one process at a time can be: a rank or a worker of one pod."""
 
     span: float
     counters: Mapping[str, float]
+    seat: tuple[int, int]
     buckets: tuple[int, ...] = ()
 
 
@@ -155,8 +157,8 @@ def _age(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> float:
 def _training(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> dict[str, Signal]:
     deltas = [
         delta
-        for samples in inside
-        for delta in _deltas(samples, lambda sample: sample.training, _training_counters)
+        for pod, samples in enumerate(inside)
+        for delta in _deltas(pod, samples, lambda sample: sample.training, _training_counters)
     ]
     age = _age(inside, now)
     total = _sum(deltas)
@@ -168,16 +170,18 @@ def _training(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> d
     if span < MIN_SPAN_SECONDS or steps < min(MIN_EVENTS, 3):
         reason = NoData(f"only {steps:.0f} steps over {span:.1f}s so far")
         return dict.fromkeys(names, reason)
-    rate = sum(delta.counters["samples"] / delta.span for delta in deltas if delta.span > 0)
     signals: dict[str, Signal] = {
-        "training.samplesPerSecond": Reading(rate, "samples/s", span, "rate", age, SOURCE),
+        "training.samplesPerSecond": Reading(
+            _rate(deltas, "samples"), "samples/s", span, "rate", age, SOURCE
+        ),
         "training.stepSeconds": Reading(
             total["step_seconds"] / steps, "s", span, "mean", age, SOURCE
         ),
     }
     for phase in PHASES:
-        if total["step_seconds"] > 0:
-            share = total.get(phase, 0.0) / total["step_seconds"]
+        # A phase that some rank does not measure is not known; it is not zero.
+        if total["step_seconds"] > 0 and all(phase in delta.counters for delta in deltas):
+            share = total[phase] / total["step_seconds"]
             signals[f"training.{phase}Share"] = Reading(
                 share, "", span, "ratio of sums", age, SOURCE
             )
@@ -199,10 +203,13 @@ def _training(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> d
 def _inference(
     inside: Sequence[Sequence[tuple[float, Sample]]], now: float, percentile: int
 ) -> dict[str, Signal]:
+    # A server tells of itself even while it is idle: one that does not is gone, not idle.
     deltas = [
         delta
-        for samples in inside
-        for delta in _deltas(samples, lambda sample: sample.inference, _inference_counters)
+        for pod, samples in enumerate(inside)
+        for delta in _deltas(
+            pod, samples, lambda sample: _speaking(sample, sample.inference), _inference_counters
+        )
     ]
     age = _age(inside, now)
     total = _sum(deltas)
@@ -217,22 +224,29 @@ def _inference(
     if span < MIN_SPAN_SECONDS:
         reason = NoData(f"only {span:.1f}s of requests so far")
         return {f"inference.{name}": reason for name in names}
-    arrivals = sum(delta.counters["arrivals"] / delta.span for delta in deltas if delta.span > 0)
-    put("inference.arrivalRate", arrivals, "requests/s", "rate")
-    if requests < MIN_EVENTS:
+    put("inference.arrivalRate", _rate(deltas, "arrivals"), "requests/s", "rate")
+    buckets = [sum(column) for column in zip(*(d.buckets for d in deltas), strict=True)]
+    if requests < MIN_EVENTS or not sum(buckets):
         reason = NoData(f"only {requests:.0f} requests over {span:.1f}s")
         for name in names:
             signals.setdefault(f"inference.{name}", reason)
         return signals
-    buckets = [sum(column) for column in zip(*(d.buckets for d in deltas), strict=True)]
+    # A figure that one of the busy servers does not measure is not known of them together.
+    busy = [delta for delta in deltas if delta.counters["requests"] > 0]
+    known = {name for name in total if all(name in delta.counters for delta in busy)}
     put("inference.latency", bucket_percentile(buckets, percentile), "s", f"p{percentile}")
     put("inference.errorRate", total.get("errors", 0.0) / requests, "", "ratio of sums")
-    if "queue_seconds" in total and total["latency_seconds"] > 0:
+    if "queue_seconds" in known and total["latency_seconds"] > 0:
         share = total["queue_seconds"] / total["latency_seconds"]
         put("inference.queueShare", share, "", "ratio of sums")
-    if "service_seconds" in total:
+    if "service_seconds" in known:
         put("inference.serviceSeconds", total["service_seconds"] / requests, "s", "mean")
-        servers = [s for samples in inside if samples for s in samples[-1][1].inference]
+        servers = [
+            server
+            for samples in inside
+            if samples
+            for server in _speaking(samples[-1][1], samples[-1][1].inference)
+        ]
         if servers and all(server.concurrency for server in servers):
             places = sum(server.concurrency or 0 for server in servers)
             put("inference.concurrency", places / len(servers), "requests", "mean")
@@ -250,12 +264,14 @@ def _container(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> 
     age = _age(inside, now)
     pairs: list[tuple[float, Container, Container]] = []
     for samples in inside:
-        with_figures = [(s.time, s.container) for _, s in samples if s.container is not None]
-        if len(with_figures) >= 2:
-            (start, first), (end, last) = with_figures[0], with_figures[-1]
-            if end - start >= MIN_SPAN_SECONDS:
-                pairs.append((end - start, first, last))
-    if not pairs:
+        told = [(s.time, s.container) for _, s in samples if s.container is not None]
+        # Of the newest life of the cgroup only: another one's counters began again at zero.
+        lives = [(time, each) for time, each in told if each.epoch == told[-1][1].epoch]
+        if lives and lives[-1][0] - lives[0][0] >= MIN_SPAN_SECONDS:
+            (start, first), (end, last) = lives[0], lives[-1]
+            pairs.append((end - start, first, last))
+    if not pairs or len(pairs) < len(inside):
+        # A sum over a part of the pods would read the others as zero.
         return signals
     span = max(pair[0] for pair in pairs)
 
@@ -263,18 +279,23 @@ def _container(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> 
         if value is not None:
             signals[name] = Reading(value, unit, span, statistic, age, SOURCE)
 
-    def growth(name: str) -> float | None:
-        """Sum over pods; None as soon as one pod lacks the figure or its counter went back."""
-        total = 0.0
-        for _, first, last in pairs:
+    def growths(name: str) -> list[tuple[float, float]] | None:
+        """Growth and seconds of each pod; None as soon as one lacks the figure or it went back."""
+        found = []
+        for seconds, first, last in pairs:
             start, end = getattr(first, name), getattr(last, name)
             if start is None or end is None or end < start:
                 return None
-            total += end - start
-        return total
+            found.append((float(end - start), seconds))
+        return found
 
-    used = growth("cpu_seconds")
-    put("cpu.usedCores", used / span if used is not None else None, "cores", "mean")
+    def growth(name: str) -> float | None:
+        found = growths(name)
+        return None if found is None else sum(grown for grown, _ in found)
+
+    used = growths("cpu_seconds")
+    if used is not None:
+        put("cpu.usedCores", sum(grown / seconds for grown, seconds in used), "cores", "mean")
     limits = [last.cpu_limit_cores for _, _, last in pairs]
     cpus = [last.cpus for _, _, last in pairs]
     bounds = [
@@ -290,7 +311,8 @@ def _container(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> 
     for resource in ("cpu", "memory", "io"):
         stalled = growth(f"{resource}_pressure_seconds")
         if stalled is not None:
-            put(f"{resource}.pressureShare", stalled / (span * len(pairs)), "", "ratio of sums")
+            observed = sum(pair[0] for pair in pairs)
+            put(f"{resource}.pressureShare", stalled / observed, "", "ratio of sums")
     memory = [
         last.memory_bytes / last.memory_limit_bytes
         for _, _, last in pairs
@@ -321,7 +343,13 @@ def _inference_counters(process: InferenceServer) -> tuple[str, float | None, di
     return process.epoch, None, counters
 
 
+def _speaking(sample: Sample, servers: Sequence[InferenceServer]) -> list[InferenceServer]:
+    """The servers of which the agent has heard lately."""
+    return [s for s in servers if sample.ages.get(s.epoch, 0.0) <= STALE_SECONDS]
+
+
 def _deltas(
+    pod: int,
     samples: Sequence[tuple[float, Sample]],
     processes: Callable[[Sample], Sequence[Any]],
     read: Callable[[Any], tuple[str, float | None, dict[str, float]]],
@@ -343,7 +371,7 @@ def _deltas(
         growth = {name: after[name] - before[name] for name in after if name in before}
         buckets: tuple[int, ...] = ()
         if isinstance(newest, InferenceServer):
-            if len(newest.latency_buckets) != len(oldest.latency_buckets):
+            if not _counts_latency(newest) or not _counts_latency(oldest):
                 continue
             pairs = zip(newest.latency_buckets, oldest.latency_buckets, strict=True)
             buckets = tuple(b - a for b, a in pairs)
@@ -352,7 +380,23 @@ def _deltas(
             and all(g >= 0 for g in growth.values())
             and all(b >= 0 for b in buckets)
         ):
-            yield Delta(end - start, growth, buckets)
+            number = newest.rank if isinstance(newest, TrainingRank) else newest.worker
+            yield Delta(end - start, growth, (pod, number), buckets)
+
+
+def _counts_latency(server: InferenceServer) -> bool:
+    """Whether its buckets are ours; a list of another length counts something else."""
+    return len(server.latency_buckets) == len(LATENCY_BOUNDS_SECONDS) + 1
+
+
+def _rate(deltas: Iterable[Delta], name: str) -> float:
+    """Growth per second over all seats. A process and the one that took its seat ran one after the
+    other: their rates are averaged over their time, not added up."""
+    seats: dict[tuple[int, int], tuple[float, float]] = {}
+    for delta in deltas:
+        grown, seconds = seats.get(delta.seat, (0.0, 0.0))
+        seats[delta.seat] = (grown + delta.counters[name], seconds + delta.span)
+    return sum(grown / seconds for grown, seconds in seats.values())
 
 
 def _sum(deltas: Iterable[Delta]) -> dict[str, float]:
@@ -420,7 +464,7 @@ def latency_series(
     servers: dict[str, tuple[list[float], list[list[int]]]] = {}
     for history in histories:
         for received, sample in history.samples:
-            for process in sample.inference:
+            for process in filter(_counts_latency, sample.inference):
                 times, counts = servers.setdefault(process.epoch, ([], []))
                 times.append(received)
                 counts.append(process.latency_buckets)
@@ -428,13 +472,12 @@ def latency_series(
     for left, right in _bins(start, end, width):
         total: list[int] = []
         for times, counts in servers.values():
-            # The last line at or before each edge holds all that was counted until then.
-            i, j = bisect_right(times, left) - 1, bisect_right(times, right) - 1
-            if j < 0 or j == i:
+            # The last line at or before each edge holds all that was counted until then. A server
+            # counts from its first line: what it counted before may be days old.
+            i, j = max(0, bisect_right(times, left) - 1), bisect_right(times, right) - 1
+            if j <= i:
                 continue
-            newest = counts[j]
-            oldest = counts[i] if i >= 0 else [0] * len(newest)
-            grown = [b - a for b, a in zip(newest, oldest, strict=False)]
+            grown = [b - a for b, a in zip(counts[j], counts[i], strict=True)]
             if min(grown) >= 0:
                 total = [a + b for a, b in zip(total or [0] * len(grown), grown, strict=True)]
         if sum(total) > 0:
