@@ -1,0 +1,1 @@
+"""The demo: a cluster, the operator, two real workloads, and what became of their bottlenecks."""
