@@ -65,6 +65,8 @@ class Progress:
     target_gone: bool = False
     newest_generation: int = 0
     """Newest knobs generation that another report has brought into force."""
+    another_open: bool = False
+    """Whether another action is under way: a workload gets one experiment at a time."""
     verdict: Verdict | None = None
 
 
@@ -80,8 +82,7 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if report.spec.approval_required and phase in (Phase.PLANNED, Phase.RECOMMENDED):
         # A process that died between recording a recommendation and marking it as one leaves it
         # Planned; it still needs its approval.
-        approved = report.metadata.annotations.get(APPROVED_ANNOTATION) == "true"
-        if not approved:
+        if not _approved(report):
             waiting = phase is Phase.RECOMMENDED
             return Next(Step.WAIT) if waiting else Next(Step.MOVE, Phase.RECOMMENDED)
         if action.knobs is not None and progress.newest_generation >= action.knobs.generation:
@@ -92,9 +93,13 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
                 "another change was made since it was recommended",
             )
         if phase is Phase.RECOMMENDED:
+            if progress.another_open:
+                return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
     if phase is Phase.PLANNED:
         change = action.replicas
+        if change is not None and progress.replicas is None:
+            return Next(Step.WAIT)
         if change is not None and progress.replicas not in (change.replaces, change.desired):
             return _superseded(progress, change.desired)
         return Next(Step.APPLY, Phase.APPLIED, Reason.ACTION_APPLIED, action.summary)
@@ -105,6 +110,10 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if phase is Phase.REVERTING:
         return _await_undone(report, progress, now)
     return Next(Step.WAIT)
+
+
+def _approved(report: BottleneckReport) -> bool:
+    return report.metadata.annotations.get(APPROVED_ANNOTATION) == "true"
 
 
 def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -126,7 +135,8 @@ def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: da
         if not progress.annotated:
             return Next(Step.APPLY)
         # A silent sidecar is no refusal: without telemetry everything is held as it is.
-        if waited > KNOBS_DEADLINE and progress.observation.streaming:
+        heard = 0 < progress.observation.streaming == progress.observation.expected
+        if waited > KNOBS_DEADLINE and heard:
             return _revert(
                 Reason.ACTION_REFUSED,
                 f"not every rank acknowledged generation {generation} in {KNOBS_DEADLINE:.0f}s",
@@ -142,10 +152,10 @@ def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: da
             Reason.ACTION_ACKNOWLEDGED,
             f"{progress.ready} replicas are ready",
         )
-    if waited > REPLICAS_DEADLINE:
+    if waited > REPLICAS_DEADLINE and progress.ready is not None:
         return _revert(
             Reason.ACTION_REFUSED,
-            f"{progress.ready or 0} of {desired} replicas are ready after {REPLICAS_DEADLINE:.0f}s",
+            f"{progress.ready} of {desired} replicas are ready after {REPLICAS_DEADLINE:.0f}s",
         )
     return Next(Step.WAIT)
 
@@ -248,6 +258,8 @@ def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
         if action is None or action.knobs is None:
             continue
         phase, change = report.status.phase, action.knobs
+        if phase is Phase.PLANNED and report.spec.approval_required and not _approved(report):
+            continue
         if phase in (Phase.REVERTING, Phase.REVERTED):
             found = DesiredKnobs(change.generation + 1, dict(change.replaces))
         elif phase in (Phase.APPLIED, Phase.VERIFYING, Phase.KEPT, Phase.PLANNED):

@@ -69,6 +69,10 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
     moment = datetime.fromtimestamp(now, UTC)
     cooldown = units.seconds(spec.limits.cooldown)
     for report in facts.reports:
+        if report.status.phase.open:
+            return Refusal(
+                Reason.COOLDOWN, f"{report.metadata.name} is still open; one action at a time"
+            )
         closed = report.status.closed_at
         if closed is not None and _acted(report) is not None:
             waited = (moment - closed).total_seconds()

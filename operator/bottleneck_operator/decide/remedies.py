@@ -50,7 +50,7 @@ def data_loader(
     step = observation.value("training.stepSeconds")
     share = observation.value("training.dataShare")
     rate = observation.value("training.samplesPerSecond")
-    if workers is None or step is None or share is None or rate is None:
+    if workers is None or not step or share is None or rate is None:
         return Refusal(Reason.NO_DATA, "step time and loader settings are not known")
     ranks = max(1, len(observation.ranks) // max(1, observation.streaming))
     available = observation.value("cpu.availableCores")
@@ -71,8 +71,8 @@ def data_loader(
             best, best_step = count, predicted(count)
     if best == now:
         return _loader_exhausted(now, bounds, cpus, ranks)
-    desired = {WORKERS: best, PREFETCH: min(bounds.max_prefetch, 4)}
     current = {WORKERS: now, PREFETCH: _knob(observation, PREFETCH, 2)}
+    desired = {WORKERS: best, PREFETCH: min(bounds.max_prefetch, max(4, current[PREFETCH]))}
     return Action(
         type="DataLoader",
         summary=f"dataLoader.workers {now} → {best}, prefetch {current[PREFETCH]} → "
@@ -138,9 +138,11 @@ def replicas(
     latency = observation.value("inference.latency")
     if rate is None or service is None or latency is None:
         return Refusal(Reason.NO_DATA, "arrival rate and service time are not known")
-    places = observation.value("inference.concurrency") or 1.0
+    # Requests that one replica serves at once: its worker processes times the places of each.
+    processes = max(1.0, len(observation.ranks) / max(1, observation.streaming))
+    places = (observation.value("inference.concurrency") or 1.0) * processes
     offered = rate * service / places
-    needed = max(facts.replicas + 1, math.ceil(offered / TARGET_OCCUPANCY))
+    needed = max(facts.replicas + 1, bounds.min, math.ceil(offered / TARGET_OCCUPANCY))
     desired = min(bounds.max, needed)
     if desired <= facts.replicas:
         return Refusal(

@@ -65,7 +65,7 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         if resource.scalable and (replicas is None or not isinstance(selector, dict)):
             scale = await kube.get(resource.path(namespace, ref.name, "scale"))
             replicas = scale["spec"].get("replicas", 0)
-            selector = from_string(scale["status"].get("selector", ""))
+            selector = from_string((scale.get("status") or {}).get("selector", ""))
     except KubeError as error:
         if error.not_found:
             message = f"{ref} does not exist in namespace {namespace}; create it, or mend targetRef"
@@ -73,6 +73,8 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         if error.status == 403:
             raise TargetError("forbidden", error.message) from None
         raise
+    except ValueError as error:
+        raise TargetError("unsupported", f"{ref}: {error}") from None
     if not isinstance(selector, dict):
         raise TargetError("unsupported", f"{ref} has no pod selector")
     return Target(
