@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from localcluster import binaries, cluster, download, images, lifecycle
+from localcluster import binaries, cluster, download, images, imagestore, lifecycle
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
@@ -51,6 +51,8 @@ def _down(parsed: argparse.Namespace, progress: Progress) -> None:
     for name in names:
         if not lifecycle.down(name, progress):
             progress.say(f"There is no cluster '{name}'.")
+    if parsed.all:
+        imagestore.stop()
 
 
 def _status(parsed: argparse.Namespace, progress: Progress) -> int:
@@ -81,6 +83,8 @@ def _env(parsed: argparse.Namespace, progress: Progress) -> None:
 
 def _images(parsed: argparse.Namespace, progress: Progress) -> None:
     result = images.build(parsed.names or images.PROJECT_IMAGES, progress, parsed.base_image)
+    if lifecycle.can_run_here():
+        images.unpack_built(progress)
     if parsed.output == "json":
         print(json.dumps({name: str(path) for name, path in result.items()}, indent=2))
     else:

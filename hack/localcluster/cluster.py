@@ -138,7 +138,7 @@ def find_or_create(name: str) -> Cluster:
         return cluster
 
 
-def delete_directory(cluster: Cluster, when_last: Callable[[], None]) -> None:
+def delete_directory(cluster: Cluster) -> None:
     """Delete the cluster's folder: gone at once for whoever looks, however long it takes."""
     trash = state_root() / f".deleted-{cluster.name}-{uuid.uuid4().hex}"
     if cluster.directory.exists():
@@ -146,10 +146,14 @@ def delete_directory(cluster: Cluster, when_last: Callable[[], None]) -> None:
     # Also what a killed `down` left behind.
     for leftover in state_root().glob(f".deleted-{cluster.name}-{'?' * 32}"):
         shutil.rmtree(leftover)
+    (state_root() / ".locks" / cluster.name).unlink(missing_ok=True)
+
+
+def when_none_is_left(action: Callable[[], None]) -> None:
+    """Do something if there is no cluster on this machine, and let none come meanwhile."""
     with files.lock(state_root() / ".locks" / ".slots"):
         if not names():
-            when_last()
-    (state_root() / ".locks" / cluster.name).unlink(missing_ok=True)
+            action()
 
 
 def _free_slot() -> int:

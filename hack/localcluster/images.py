@@ -4,7 +4,6 @@ An image is built again only when something that goes into it has changed. What 
 one uncompressed archive for each image in the cache.
 """
 
-import json
 import os
 import platform
 import shlex
@@ -13,7 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from localcluster import archive, buildah, files, namespace, packages
+from localcluster import archive, buildah, files, imagestore, packages
 from localcluster.binaries import ARCHITECTURES
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
@@ -84,6 +83,13 @@ def build(
             else:
                 result[name] = _ensure_image(name, base, base_key, progress)
     return result
+
+
+def unpack_built(progress: Progress) -> None:
+    """Unpack what has been built, so that new clusters begin with it."""
+    ensure_pause(progress)
+    available = {name: path for name, path in built().items() if name in ("pause", *PROJECT_IMAGES)}
+    imagestore.add({reference(name): path for name, path in available.items()}, progress)
 
 
 def _ensure_base(progress: Progress) -> str:
@@ -180,37 +186,21 @@ def built() -> dict[str, Path]:
 
 def load_built(cluster: Cluster, names: Iterable[str] | None = None) -> list[str]:
     """Load what has been built into a cluster, as far as it does not have it; tell what was."""
-    record = loaded(cluster)
     available = built()
-    fresh = []
     if names is None:
         names = [name for name in ("pause", *PROJECT_IMAGES) if name in available]
+    has = imagestore.record(cluster)
+    missing = {}
     for name in names:
         if name not in available:
             raise ClusterError(
                 f"image '{name}' has not been built. "
                 f"Build it: python3 hack/localcluster images {name}"
             )
-        image = available[name]
-        if record.get(reference(name)) == image.stem:
-            continue
-        namespace.run(cluster, "ctr", "--namespace=k8s.io", "images", "import", str(image))
-        record[reference(name)] = image.stem
-        files.write_atomically(_record(cluster), json.dumps(record, indent=2))
-        fresh.append(reference(name))
-    return fresh
-
-
-def loaded(cluster: Cluster) -> dict[str, str]:
-    """The images that a cluster has been given, with the hash of what each was made from."""
-    try:
-        return json.loads(_record(cluster).read_text())
-    except FileNotFoundError:
-        return {}
-
-
-def _record(cluster: Cluster) -> Path:
-    return cluster.directory / "images.json"
+        if has.get(reference(name)) != available[name].stem:
+            missing[reference(name)] = available[name]
+    imagestore.load(cluster, missing)
+    return list(missing)
 
 
 def _archive(name: str, key: str) -> Path:

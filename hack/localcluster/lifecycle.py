@@ -11,6 +11,7 @@ from localcluster import (
     cluster,
     controlplane,
     images,
+    imagestore,
     namespace,
     node,
     packages,
@@ -45,7 +46,10 @@ def up(name: str, options: binaries.Options, progress: Progress) -> dict:
             pki.ensure(this)
             _link_programs(this, programs)
             namespace.start(this)
+            namespace.connect(this)
             node.make_cgroups(this)
+        with progress.phase("images unpacked before"):
+            imagestore.clone_to(this)
         runtime = node.containerd(this)
         control_plane = controlplane.components(this, programs)
         with progress.phase("control plane"):
@@ -80,7 +84,8 @@ def down(name: str, progress: Progress) -> bool:
         with progress.phase(f"cluster '{name}' down"):
             namespace.stop(this)
             node.remove_cgroups(this)
-            cluster.delete_directory(this, when_last=namespace.remove_mount_points)
+            cluster.delete_directory(this)
+            cluster.when_none_is_left(namespace.remove_mount_points)
         return True
 
 
@@ -110,7 +115,7 @@ def status(name: str) -> dict:
         "node": this.node_name,
         "namespaceProcess": init,
         "components": pids,
-        "images": images.loaded(this),
+        "images": imagestore.record(this),
     }
 
 
@@ -129,6 +134,11 @@ def _link_programs(this: Cluster, programs: dict[str, Path]) -> None:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(program)
             fresh.replace(link)
+
+
+def can_run_here() -> bool:
+    """Whether this user may run clusters, and not only build images."""
+    return os.geteuid() == 0 and not packages.missing(packages.CLUSTER_PACKAGES)
 
 
 def _require_root() -> None:

@@ -63,7 +63,7 @@ def init_process(cluster: Cluster) -> int | None:
 
 
 def start(cluster: Cluster) -> None:
-    """Make the namespaces and the cable to the host, or what is missing of them."""
+    """Make the namespaces, unless they are there."""
     ready = cluster.directory / "namespace-ready"
     if not init_process(cluster):
         ready.unlink(missing_ok=True)
@@ -84,7 +84,6 @@ def start(cluster: Cluster) -> None:
             seconds=20,
             failure=lambda: f"no namespace for the cluster:\n{log.read_text()}",
         )
-    _connect(cluster)
 
 
 def stop(cluster: Cluster) -> None:
@@ -148,7 +147,7 @@ def processes(cluster: Cluster) -> dict[int, list[str]]:
     return found
 
 
-def _connect(cluster: Cluster) -> None:
+def connect(cluster: Cluster) -> None:
     """Lay the cable between host and node, with a route for each side."""
     links = {link["ifname"] for link in json.loads(_ip("-json", "link", "show"))}
     if cluster.host_interface not in links:
