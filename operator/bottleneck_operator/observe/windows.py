@@ -141,11 +141,14 @@ def _signals(
 
 
 def _inside(history: History, now: float, window: float) -> list[tuple[float, Sample]]:
-    """Samples of the window, and the one before it, so that the window is wholly covered."""
+    """Samples of the window, and the one before it, so that the window is wholly covered. A window
+    that was cut short begins with a change: what is from before it must not be read after it."""
     samples = list(history.samples)
+    if window < WINDOW_SECONDS:
+        return [each for each in samples if each[0] >= now - window]
     first = 0
     for index, (received, _) in enumerate(samples):
-        if received < now - window:
+        if received <= now - window:
             first = index
     return samples[first:]
 
