@@ -13,7 +13,7 @@ def json_patch(before: Any, after: Any, path: str = "") -> list[Operation]:
     Lists are compared by position and extended at their end, which is all that injection does to
     them; a list that became shorter is replaced as a whole.
     """
-    if before == after and type(before) is type(after):
+    if before == after:
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         return _dict_patch(before, after, path)
@@ -30,7 +30,7 @@ def json_patch(before: Any, after: Any, path: str = "") -> list[Operation]:
 
 def _dict_patch(before: dict[str, Any], after: dict[str, Any], path: str) -> list[Operation]:
     operations: list[Operation] = []
-    for key in before.keys() | after.keys():
+    for key in sorted(before.keys() | after.keys()):
         where = f"{path}/{_escaped(key)}"
         if key not in after:
             operations.append({"op": "remove", "path": where})
@@ -38,7 +38,7 @@ def _dict_patch(before: dict[str, Any], after: dict[str, Any], path: str) -> lis
             operations.append({"op": "add", "path": where, "value": after[key]})
         else:
             operations += json_patch(before[key], after[key], where)
-    return sorted(operations, key=lambda operation: str(operation["path"]))
+    return operations
 
 
 def _escaped(key: str) -> str:
