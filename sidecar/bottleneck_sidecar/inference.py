@@ -86,6 +86,7 @@ class ServerMonitor:
         self._concurrency = concurrency
         self._worker = worker
         self._lock = threading.Lock()
+        self._reporting = threading.Lock()
         self._stop = threading.Event()
         self._process: int | None = None
         self._acknowledgement: Acknowledgement | None = None
@@ -101,7 +102,7 @@ class ServerMonitor:
                 return
             if self._process is not None:  # forked: the counters and threads are the parent's
                 self._reset()
-                self._stop = threading.Event()
+                self._stop, self._reporting = threading.Event(), threading.Lock()
                 self._client = Client(self._client.path)
             self._process = process
         if os.environ.get(GPU_VARIABLE) == "all":
@@ -204,11 +205,15 @@ class ServerMonitor:
             )
 
     def _report(self) -> None:
+        with self._reporting:  # an older report must not arrive after a newer one
+            self._client.send(inference=self._counts())
+
+    def _counts(self) -> InferenceServer:
         with self._lock:
             waiting = self._in_flight - self._started if self._split else None
             if waiting is None and self._concurrency is not None:
                 waiting = self._in_flight - self._concurrency
-            report = InferenceServer(
+            return InferenceServer(
                 epoch=self._epoch,
                 worker=self._number(),
                 requests=self._requests,
@@ -226,7 +231,6 @@ class ServerMonitor:
                 settable=[],
                 acknowledgement=self._acknowledgement,
             )
-        self._client.send(inference=report)
 
     def _number(self) -> int:
         if self._worker is not None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
 from bottleneck_sidecar import wire
 from bottleneck_sidecar.client import Client
 from bottleneck_sidecar.wire import InferenceServer, Sample, TrainingRank
@@ -91,9 +90,7 @@ class Stream:
     """An open stream; ``read`` gives its next line."""
 
     def __init__(self, port: int, interval: float) -> None:
-        self._connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=DEADLINE_SECONDS
-        )
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
         self._connection.request("GET", f"/v1/stream?interval={interval}")
         self._answer = self._connection.getresponse()
         assert self._answer.status == 200

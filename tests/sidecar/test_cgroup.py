@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from bottleneck_sidecar import cgroup
 from bottleneck_sidecar.wire import Container
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 V2 = {
     "cgroup.controllers": "cpuset cpu io memory pids\n",

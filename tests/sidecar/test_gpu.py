@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from bottleneck_sidecar import wire
 from bottleneck_sidecar.wire import Gpu
 
 from .conftest import Agent, eventually  # type: ignore[import-not-found]
@@ -115,7 +113,7 @@ def test_a_process_reports_its_gpus(library: Path, agent: Agent) -> None:
         check=True,
         timeout=60,
     )
-    stream = agent.stream(interval=wire.PHASES and 0.2)
+    stream = agent.stream(interval=0.2)
     assert stream.until(lambda sample: sample.training).gpus == [device(1)]
     stream.close()
     assert eventually(lambda: agent.metric("bottleneck_agent_streams") == 0.0)

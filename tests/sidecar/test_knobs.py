@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from bottleneck_sidecar import knobs
 from bottleneck_sidecar.knobs import KnobsFile, Wish, parse
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,11 @@ def test_understood(text: str, wish: Wish) -> None:
 @pytest.mark.parametrize(
     ("text", "generation", "message"),
     [
-        ("workers=2", 0, "not a JSON document; write {"),
+        ("workers=2", 0, "not a JSON document; write"),
         ("\x00\xff", 0, "not a JSON document"),
         ("[" * 60_000, 0, "not a JSON document"),
         (" " * 70_000, 0, "longer than"),
-        ("[1]", 0, "not a JSON object; write {"),
+        ("[1]", 0, "not a JSON object; write"),
         ('{"dataLoader": {"workers": 1}}', 0, "generation must be a whole number from 1"),
         ('{"generation": 0}', 0, "generation must be"),
         ('{"generation": true}', 0, "generation must be"),
@@ -60,11 +60,7 @@ def test_understood(text: str, wish: Wish) -> None:
 def test_refused(text: str, generation: int, message: str) -> None:
     wish = parse(text.encode("latin-1"))
     assert (wish.generation, wish.settings) == (generation, {})
-    pytest.raises(ValueError, _raise, wish.refusal).match(message)
-
-
-def _raise(text: str) -> None:
-    raise ValueError(text)
+    assert re.search(message, wish.refusal)
 
 
 @given(st.binary() | st.text().map(str.encode))
@@ -90,7 +86,7 @@ def test_each_generation_is_seen_once_and_none_older(tmp_path: Path) -> None:
         '{"generation": 6}',
     ):
         path.write_text(text)
-        os.utime(path, ns=(len(seen), 10**9 + len(text)))
+        os.utime(path, ns=(0, len(seen)))
         wish = file.poll()
         seen.append(wish and (wish.generation, bool(wish.refusal)))
         assert file.poll() is None, "unchanged"
@@ -118,7 +114,13 @@ def test_what_cannot_be_read_is_no_wish(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    for path in (tmp_path / "directory", loop, tmp_path / "none" / "knobs", "nul\0byte", "x" * 9999):
+    for path in (
+        tmp_path / "directory",
+        loop,
+        tmp_path / "none" / "knobs",
+        "nul\0byte",
+        "x" * 9999,
+    ):
         assert KnobsFile(str(path)).poll() is None
 
 

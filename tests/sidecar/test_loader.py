@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from bottleneck_sidecar.loader import AdjustableLoader, NotAdjustableError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
@@ -20,8 +21,6 @@ from torch.utils.data import (
     RandomSampler,
     WeightedRandomSampler,
 )
-
-from bottleneck_sidecar.loader import AdjustableLoader, NotAdjustableError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create",
@@ -124,9 +123,7 @@ def adjusted(
 ) -> list[list[Any]]:
     """The same with changes: position in the whole run → workers and prefetch."""
     torch.manual_seed(1)
-    loader = AdjustableLoader(
-        DataLoader(Numbers(22), **({"num_workers": workers} | KINDS[kind]()))
-    )
+    loader = AdjustableLoader(DataLoader(Numbers(22), **({"num_workers": workers} | KINDS[kind]())))
     passes, position = [], itertools.count()
     for epoch in range(epochs):
         loader.set_epoch(epoch)
@@ -189,10 +186,14 @@ def test_an_epoch_can_be_left_early() -> None:
 def test_a_broken_sample_raises_as_it_would_have() -> None:
     loader = AdjustableLoader(DataLoader(Failing(40), batch_size=2))
     seen = []
-    with pytest.raises(LookupError, match="sample 13"):
+
+    def run() -> None:
         for batch in loader:
             seen.append(flat(batch))
             loader.configure(workers=2)
+
+    with pytest.raises(LookupError, match="sample 13"):
+        run()
     assert seen == [[i, i + 1] for i in range(0, 12, 2)]
 
 

@@ -1,4 +1,4 @@
-"""The wire format: whatever comes in is a message or a WireError, and nothing is lost on the way."""
+"""The wire format: whatever comes in is a message or a WireError, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from bottleneck_sidecar import wire
 from bottleneck_sidecar.wire import (
     Acknowledgement,
@@ -20,6 +17,8 @@ from bottleneck_sidecar.wire import (
     TrainingRank,
     WireError,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 counts = st.integers(0, 2**53)
 numbers = st.floats(0, 1e15, allow_nan=False)
@@ -42,9 +41,7 @@ containers = st.builds(
     cpus=maybe(counts),
     epoch=maybe(texts),
 )
-gpus = st.builds(
-    Gpu, index=counts, uuid=texts, name=maybe(texts), utilization=maybe(numbers)
-)
+gpus = st.builds(Gpu, index=counts, uuid=texts, name=maybe(texts), utilization=maybe(numbers))
 ranks = st.builds(
     TrainingRank,
     epoch=texts,
@@ -144,8 +141,7 @@ def test_any_document_is_a_message_or_refused(report: Report, data: st.DataObjec
     place[key] = data.draw(json_values)
     try:
         decoded = wire.decode_report(json.dumps(document).encode())
-    except WireError as error:
-        assert str(error)
+    except WireError:
         return
     assert wire.decode_report(wire.encode(decoded)) == decoded
 

@@ -151,7 +151,7 @@ class State:
             gpus=gpus or self._found[1],
             training=[each.report.training for each in processes if each.report.training],
             inference=[each.report.inference for each in processes if each.report.inference],
-            ages={each.epoch: round(max(0.0, now - each.heard_at), 3) for each in processes},
+            ages={each.epoch: round(max(0.0, now - each.heard_at), 6) for each in processes},
         )
 
     def _forget(self, now: float) -> None:

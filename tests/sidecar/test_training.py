@@ -1,0 +1,354 @@
+"""The training SDK on real steps of real PyTorch, with a real agent or none at all."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bottleneck_sidecar import client, knobs, training, wire
+from bottleneck_sidecar.training import StepMonitor
+from bottleneck_sidecar.wire import TrainingRank
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from .conftest import Agent, eventually  # type: ignore[import-not-found]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step looks and reports, so that no test has to wait."""
+    monkeypatch.setattr(knobs, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+    for name in ("RANK", "WORLD_SIZE", "BOTTLENECK_SOCKET", "BOTTLENECK_KNOBS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def data(size: int = 24) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.arange(float(size)).unsqueeze(1)), batch_size=4)
+
+
+class Numbers(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(8))
+
+
+class Trainer:
+    """A model of one weight, and the monitor that watches it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-6)
+        self.monitor = StepMonitor(**options)
+
+    def step(self, batch: torch.Tensor, loss: Any = None) -> None:
+        with self.monitor.phase("forward"):
+            output = self.model(batch).mean()
+        with self.monitor.phase("backward"):
+            output.backward()
+        self.optimizer.step()
+        self.monitor.step(samples=len(batch), loss=output if loss is None else loss)
+
+
+class Inbox:
+    """Stands where the agent's socket is, to see every single report."""
+
+    def __init__(self, path: Path) -> None:
+        import socket
+
+        self.path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(self.path)
+
+    def read(self) -> list[TrainingRank]:
+        reports = []
+        while True:
+            try:
+                report = wire.decode_report(self._socket.recv(wire.MAX_BYTES))
+            except BlockingIOError:
+                return reports
+            assert report.training is not None
+            reports.append(report.training)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    return Inbox(tmp_path / "inbox.sock")
+
+
+def test_steps_samples_and_seconds_add_up(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+    for _ in range(2):
+        for (batch,) in trainer.monitor.loader(data()):
+            trainer.step(trainer.monitor.to_device(batch, "cpu"))
+            (report,) = inbox.read()[-1:]
+            assert report.step_seconds == pytest.approx(sum(report.seconds.values()))
+    assert (report.steps, report.samples, report.rank, report.world_size) == (12, 48, 0, 1)
+    assert set(report.seconds) == set(wire.PHASES)
+    for phase in ("data", "transfer", "forward", "backward", "optimizer", "other"):
+        assert report.seconds[phase] > 0, f"{phase} was measured"
+    assert report.seconds["collective"] == 0
+    assert report.knobs == {"dataLoader.workers": 0.0, "dataLoader.prefetch": 2.0}
+    trainer.monitor.close()
+
+
+def test_time_is_counted_once_even_where_phases_are_nested(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(float(second) for second in range(1000))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(now))
+    monitor = StepMonitor(socket=inbox.path)
+    # 0 → 1: backward, 1 → 2: collective, 2 → 3: backward
+    with monitor.phase("backward"), monitor.phase("collective"):
+        pass
+    with monitor.excluded():  # 3 → 4: other, 4 → 5: nobody's
+        pass
+    monitor.step()  # 5 → 6: other
+    seconds = inbox.read()[-1].seconds
+    assert {name: value for name, value in seconds.items() if value} == {
+        "backward": 2.0,
+        "collective": 1.0,
+        "other": 2.0,
+    }
+    with monitor.phase("forward"):
+        monitor.step()  # a step that ends within a phase
+    with pytest.raises(ValueError, match="there is no phase 'eval'; the phases are data, trans"):
+        monitor.phase("eval")
+    monitor.close()
+
+
+def test_the_first_report_comes_before_the_first_step(inbox: Inbox) -> None:
+    monitor = StepMonitor(socket=inbox.path, rank=2, world_size=4)
+    next(iter(monitor.loader(data())))
+    (report,) = inbox.read()
+    assert (report.rank, report.world_size, report.steps) == (2, 4, 0)
+    monitor.close()
+
+
+def test_rank_from_the_environment(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monitor = StepMonitor(socket=inbox.path)
+    monitor.step()
+    assert (inbox.read()[-1].rank, inbox.read()) == (3, [])
+    monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (0.5, 0.5),
+        (3, 3.0),
+        (torch.tensor(0.25), 0.25),
+        (math.nan, None),
+        (math.inf, None),
+        (torch.tensor([1.0, 2.0]), None),
+        ("low", None),
+        (10**400, None),
+        (torch.empty((), device="meta"), None),
+    ],
+)
+def test_losses(inbox: Inbox, loss: Any, told: float | None) -> None:
+    monitor = StepMonitor(socket=inbox.path)
+    monitor.step(samples=1, loss=loss)
+    assert inbox.read()[-1].loss == told
+    monitor.close()
+
+
+def test_knobs_are_applied_between_steps_and_answered(inbox: Inbox, tmp_path: Path) -> None:
+    path = tmp_path / "knobs"
+    trainer = Trainer(socket=inbox.path, knobs=str(path))
+    contents = [
+        '{"generation": 1, "dataLoader": {"workers": 1, "prefetch": 3}}',
+        '{"generation": 2, "dataLoader": {"workers": 1}}',
+        "garbage",
+        '{"generation": 4, "dataLoader": {"speed": 1}}',
+        '{"generation": 3, "dataLoader": {"workers": 3}}',
+        '{"generation": 5, "dataLoader": {"workers": 0}}',
+    ]
+    seen, answers = [], []
+    for number, (batch,) in enumerate(trainer.monitor.loader(data(40))):
+        if number < len(contents):
+            path.write_text(contents[number])
+            os.utime(path, ns=(0, number))
+        seen += batch.flatten().tolist()
+        trainer.step(batch)
+        report = inbox.read()[-1]
+        if number < len(contents):
+            answer = report.acknowledgement
+            assert answer is not None
+            answers.append((answer.generation, answer.result, answer.step))
+    assert answers == [
+        (1, "Applied", 1),
+        (2, "Unchanged", 2),
+        (0, "Refused", 3),
+        (4, "Refused", 4),
+        (4, "Refused", 4),  # an older generation says nothing new
+        (5, "Applied", 6),
+    ]
+    assert seen == [float(number) for number in range(40)]
+    assert report.knobs == {"dataLoader.workers": 0.0, "dataLoader.prefetch": 3.0}
+    assert report.settable == ["dataLoader.workers", "dataLoader.prefetch"]
+    trainer.monitor.close()
+
+
+def test_knobs_that_are_there_at_the_start(inbox: Inbox, tmp_path: Path) -> None:
+    path = tmp_path / "knobs"
+    path.write_text('{"generation": 7, "dataLoader": {"workers": 1}}')
+    monitor = StepMonitor(socket=inbox.path, knobs=str(path))
+    monitor.step()
+    refused = inbox.read()[-1].acknowledgement
+    assert refused is not None
+    assert (refused.generation, refused.result) == (7, "Refused")
+    assert "monitor.loader()" in refused.message
+    loader = monitor.loader(data())
+    assert loader.workers == 1, "what was wished for holds for a loader that comes later"
+    monitor.step()
+    applied = inbox.read()[-1].acknowledgement
+    assert applied is not None
+    assert (applied.generation, applied.result) == (7, "Applied")
+    monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (DataLoader(Numbers(), batch_size=2), "IterableDataset"),
+        ([1, 2, 3], "no torch DataLoader"),
+    ],
+)
+def test_what_cannot_be_changed_is_declared_and_refused(
+    inbox: Inbox, tmp_path: Path, loader: Any, message: str
+) -> None:
+    path = tmp_path / "knobs"
+    path.write_text(knobs.EXAMPLE)
+    monitor = StepMonitor(socket=inbox.path, knobs=str(path))
+    monitored = monitor.loader(loader)
+    assert len(list(monitored)) == len(list(loader))
+    monitor.step()
+    report = inbox.read()[-1]
+    assert report.settable == []
+    assert report.acknowledgement is not None
+    assert report.acknowledgement.result == "Refused"
+    assert message in report.acknowledgement.message
+    monitor.close()
+
+
+def test_disabled_it_does_nothing() -> None:
+    trainer = Trainer()
+    assert not trainer.monitor.enabled
+    for (batch,) in trainer.monitor.loader(data()):
+        trainer.step(batch)
+    assert trainer.monitor._steps == 0
+    trainer.monitor.close()
+
+
+def blocked(path: Path) -> str:
+    """A socket whose queue is full."""
+    inbox = Inbox(path)
+    sender = client.Client(inbox.path)
+    part = TrainingRank("full", 0, 1, 0, 0, 0.0, {})
+    while sender.send(training=part):
+        pass
+    return _kept(inbox).path
+
+
+_alive: list[Inbox] = []
+
+
+def _kept(inbox: Inbox) -> Inbox:
+    _alive.append(inbox)
+    return inbox
+
+
+@pytest.mark.parametrize("fault", ["none", "long", "file", "full", "directory"])
+def test_training_goes_on_whatever_is_wrong(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "file").write_text("no socket")
+    paths = {
+        "none": str(tmp_path / "none.sock"),
+        "long": "/" + "x" * 300,
+        "file": str(tmp_path / "file"),
+        "full": blocked(tmp_path / "full.sock"),
+        "directory": str(tmp_path),
+    }
+    trainer = Trainer(socket=paths[fault], knobs=str(tmp_path))
+    for (batch,) in trainer.monitor.loader(data()):
+        trainer.step(batch)
+    assert trainer.monitor._steps == 6
+    assert trainer.monitor._client.dropped >= 6
+    assert trainer.monitor._client.sent == 0
+    trainer.monitor.close()
+
+
+def test_without_permission(tmp_path: Path) -> None:
+    """As another user, since root may do anything."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    (tmp_path / "locked").mkdir(mode=0o700)
+    (tmp_path / "locked" / "knobs").write_text(knobs.EXAMPLE)
+    program = (
+        "import os\n"
+        "from bottleneck_sidecar.client import Client; from bottleneck_sidecar.knobs import *\n"
+        "from bottleneck_sidecar.wire import TrainingRank\n"
+        "os.setuid(65532)\n"
+        "sender = Client(os.sys.argv[1] + '/agent.sock')\n"
+        "assert not sender.send(training=TrainingRank('e', 0, 1, 0, 0, 0.0, {}))\n"
+        "assert sender.dropped == 1 and KnobsFile(os.sys.argv[1] + '/knobs').poll() is None\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "locked")],
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def test_the_agent_is_killed_and_comes_back(agent: Agent, tmp_path: Path) -> None:
+    trainer = Trainer(socket=agent.socket)
+    batch = torch.ones(4, 1)
+    for _ in range(3):
+        trainer.step(batch)
+    agent.stop(signal.SIGKILL)
+    sent = trainer.monitor._client.sent
+    for _ in range(3):
+        trainer.step(batch)
+    assert trainer.monitor._client.sent == sent
+    second = Agent(tmp_path)
+    trainer.step(batch)
+    assert trainer.monitor._client.sent == sent + 1
+    name = 'bottleneck_training_steps_total{rank="0"}'
+    eventually(lambda: second.metric(name) == 7, "the count of all steps, none lost")
+    trainer.monitor.close()
+    second.stop()
+
+
+def test_an_acknowledgement_that_was_lost_is_sent_again(inbox: Inbox, tmp_path: Path) -> None:
+    path = tmp_path / "knobs"
+    path.write_text(knobs.EXAMPLE)
+    monitor = StepMonitor(socket=str(tmp_path / "later.sock"), knobs=str(path))
+    monitor.step()
+    assert monitor._urgent
+    os.rename(inbox.path, tmp_path / "later.sock")
+    monitor.step()
+    assert not monitor._urgent
+    assert inbox.read()[-1].acknowledgement is not None
+    monitor.close()
+
+
+def test_the_last_steps_are_told_at_exit(agent: Agent) -> None:
+    program = (
+        "from bottleneck_sidecar.training import StepMonitor\n"
+        "monitor = StepMonitor()\nfor _ in range(25): monitor.step(samples=2)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        env={**os.environ, "BOTTLENECK_SOCKET": agent.socket},
+    )
+    eventually(lambda: agent.metric('bottleneck_training_samples_total{rank="0"}') == 50)
