@@ -1,6 +1,6 @@
 """Kubernetes' programs and Helm: given, cached, downloaded, or built with Go.
 
-Which versions is what hack/localcluster/binaries/{kubernetes,helm}/go.mod say.
+Which versions is what hack/localcluster/binaries/{kubernetes,helm,kind}/go.mod say.
 """
 
 import os
@@ -104,6 +104,19 @@ def helm() -> Release:
     )
 
 
+def kind() -> Release:
+    """The release of kind that go.mod pins: for `kind-up`, and to check kind-config.yaml."""
+    return Release(
+        project="kind",
+        version=_pinned_version("kind", "sigs.k8s.io/kind"),
+        names=("kind",),
+        packages=("sigs.k8s.io/kind",),
+        linker_variables={},
+        official="https://kind.sigs.k8s.io",
+        fetch=_fetch_kind,
+    )
+
+
 def ensure(options: Options, progress: Progress) -> dict[str, Path]:
     """Find or make every program; the answer says where each is."""
     found: dict[str, Path] = {}
@@ -196,6 +209,14 @@ def _fetch_helm(
         shutil.copyfileobj(member, helm_file)
     archive.unlink()
     (target / "helm").chmod(0o755)
+
+
+def _fetch_kind(
+    release: Release, mirror: str, limits: download.Limits, target: Path, progress: Progress
+) -> None:
+    url = f"{mirror}/dl/{release.version}/kind-linux-{_architecture()}"
+    download.file(url, f"{url}.sha256sum", target / "kind", limits, progress)
+    (target / "kind").chmod(0o755)
 
 
 def _architecture() -> str:

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from localcluster import binaries, cluster, download, images, imagestore, lifecycle
+from localcluster import binaries, cluster, download, images, imagestore, kind, lifecycle
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
@@ -107,6 +107,14 @@ def _binaries(parsed: argparse.Namespace, progress: Progress) -> None:
         print("\n".join(map(str, found.values())))
 
 
+def _kind_up(parsed: argparse.Namespace, progress: Progress) -> None:
+    _print_cluster(parsed, kind.up(parsed.name, _options(parsed), progress))
+
+
+def _kind_down(parsed: argparse.Namespace, progress: Progress) -> None:
+    kind.down(parsed.name, _options(parsed), progress)
+
+
 def _print_cluster(parsed: argparse.Namespace, result: dict) -> None:
     if parsed.output == "json":
         print(json.dumps(result, indent=2))
@@ -164,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     load = command("load", _load, "Load built images into a running cluster.", named, output)
     load.add_argument("names", nargs="*", metavar="NAME", help="default: all that are built")
     command("binaries", _binaries, "Get Kubernetes' programs and Helm.", programs, output)
+    command("kind-up", _kind_up, "A cluster with Docker and kind, with the images in it.",
+            named, programs, output)  # fmt: skip
+    command("kind-down", _kind_down, "Delete that cluster.", named, programs)
     return parser
 
 

@@ -1,5 +1,6 @@
 // The Kubernetes components of the built-in cluster, pinned by go.sum and built
-// from their modules. Raise the version with hack/localcluster/binaries/bump.sh.
+// from their modules. To raise the version: set it for k8s.io/kubernetes, take the replace block over
+// from that version's own go.mod with v0.N.P in place of ./staging/src/k8s.io/*, and `go mod tidy`.
 module bottleneck.dev/hack/localcluster/binaries/kubernetes
 
 go 1.26.0
