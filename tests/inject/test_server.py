@@ -157,9 +157,11 @@ async def test_a_broken_certificate_changes_nothing(
 
 @pytest.mark.asyncio
 async def test_it_is_healthy(url: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{url}/healthz", ssl=False) as response:
-            assert response.status == 200
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/healthz", ssl=False) as response,
+    ):
+        assert response.status == 200
 
 
 @pytest.mark.asyncio
