@@ -142,7 +142,7 @@ def replicas(
     processes = max(1.0, len(observation.ranks) / max(1, observation.streaming))
     places = (observation.value("inference.concurrency") or 1.0) * processes
     offered = rate * service / places
-    needed = max(facts.replicas + 1, bounds.min, math.ceil(offered / TARGET_OCCUPANCY))
+    needed = max(facts.replicas + 1, bounds.min, math.ceil(offered / TARGET_OCCUPANCY - 1e-9))
     desired = min(bounds.max, needed)
     if desired <= facts.replicas:
         return Refusal(
