@@ -63,7 +63,7 @@ class Release:
     @property
     def cache(self) -> Path:
         """Where its programs are kept: another version, or another pin, is another folder."""
-        pins = files.digest([self.module / "go.mod", self.module / "go.sum"])
+        pins = files.digest([self.module / "go.sum"])
         return files.cache_directory() / "binaries" / f"{self.project}-{self.version}-{pins}"
 
 

@@ -51,19 +51,20 @@ def up(name: str, options: binaries.Options, progress: Progress) -> dict:
         with progress.phase("images unpacked before"):
             imagestore.clone_to(this)
         runtime = node.containerd(this)
-        control_plane = controlplane.components(this, programs)
+        etcd, apiserver, *controllers = controlplane.components(this, programs)
         with progress.phase("control plane"):
-            for component in (runtime, *control_plane):
+            for component in (runtime, etcd, apiserver):
                 processes.start(this, component)
-            processes.wait_ready(this, _named(control_plane, "kube-apiserver"))
+            # The others give up on an API server that takes long, as on a busy machine.
+            processes.wait_ready(this, apiserver)
         with progress.phase("images"):
             processes.wait_ready(this, runtime)
             images.load_built(this)
-        with progress.phase("node"):
-            workers = node.components(this, programs)
-            for component in workers:
+        with progress.phase("controllers and node"):
+            rest = [*controllers, *node.components(this, programs)]
+            for component in rest:
                 processes.start(this, component)
-            for component in (*control_plane, *workers):
+            for component in rest:
                 processes.wait_ready(this, component)
         result = status(name)
         result["seconds"] = {**progress.seconds, "total": round(time.monotonic() - started, 2)}
@@ -117,10 +118,6 @@ def status(name: str) -> dict:
         "components": pids,
         "images": imagestore.record(this),
     }
-
-
-def _named(components: list[processes.Component], name: str) -> processes.Component:
-    return next(component for component in components if component.name == name)
 
 
 def _link_programs(this: Cluster, programs: dict[str, Path]) -> None:
