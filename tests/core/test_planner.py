@@ -27,7 +27,6 @@ from .builders import (
     observation,
     queueing,
     reading,
-    replicas_action,
     report,
     spec,
     starved,

@@ -73,6 +73,8 @@ class Progress:
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
     """What to do with an open report at ``now``."""
     phase, action = report.status.phase, report.spec.action
+    if not phase.open and phase is not Phase.RECOMMENDED:
+        return Next(Step.WAIT)
     if action is None:
         return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_ABANDONED, "it has no action")
     if progress.target_gone:

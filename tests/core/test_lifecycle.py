@@ -1,0 +1,555 @@
+"""The state machine of an action, as a table and by simulating it with crashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from bottleneck_operator.api.conditions import APPROVED_ANNOTATION, Reason
+from bottleneck_operator.api.report import Action, BottleneckReport, Phase, Verdict, VerdictResult
+from bottleneck_operator.decide.lifecycle import (
+    KNOBS_DEADLINE,
+    REPLICAS_DEADLINE,
+    DesiredKnobs,
+    Next,
+    Progress,
+    Step,
+    acknowledged,
+    desired_knobs,
+    issued_generation,
+    next_step,
+)
+from bottleneck_operator.observe.observation import Observation
+from bottleneck_operator.report.reports import TIMELINE, advanced
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .builders import (
+    CASES,
+    SILENT,
+    knobs_action,
+    moment,
+    observation,
+    replicas_action,
+    report,
+    talking,
+)
+
+CLOSED = (Phase.KEPT, Phase.REVERTED, Phase.ABANDONED)
+HEARD = observation(ranks=[talking()])
+ACKED = observation(ranks=[talking(1)])
+UNDONE = observation(ranks=[talking(2)])
+REFUSED = observation(ranks=[talking(1, "Refused", message="no such loader")])
+HALF = observation(ranks=[talking()], expected=2, streaming=1)
+
+
+def verdict(result: VerdictResult) -> Verdict:
+    return Verdict(result=result, reason="because")
+
+
+def step(
+    action: Action | None,
+    phase: Phase,
+    seen: Observation = HEARD,
+    seconds: float = 0.0,
+    approval: tuple[bool, bool] = (False, False),
+    **progress: Any,
+) -> Next:
+    status: dict[str, Any] = {}
+    if phase in (Phase.APPLIED, Phase.VERIFYING, Phase.REVERTING):
+        status["applied_at"] = moment(0)
+    if phase is Phase.REVERTING:
+        status["judged_at"] = moment(0)
+    at = report(action, phase, approval=approval[0], approved=approval[1], **status)
+    return next_step(at, Progress(observation=seen, **progress), moment(seconds))
+
+
+K, R = knobs_action(), replicas_action(desired=3, replaces=1)
+LATE_K, LATE_R = KNOBS_DEADLINE + 1, REPLICAS_DEADLINE + 1
+V = VerdictResult
+APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
+
+
+@pytest.mark.parametrize(
+    ("action", "phase", "situation", "expected"),
+    [
+        # Knobs.
+        (K, Phase.PLANNED, {}, (APPLY, Phase.APPLIED)),
+        (K, Phase.PLANNED, {"seen": SILENT}, (APPLY, Phase.APPLIED)),
+        (K, Phase.APPLIED, {"annotated": False}, (APPLY, None)),
+        (K, Phase.APPLIED, {"annotated": True}, (WAIT, None)),
+        (K, Phase.APPLIED, {"annotated": True, "seen": ACKED}, (MOVE, Phase.VERIFYING)),
+        (K, Phase.APPLIED, {"annotated": True, "seen": REFUSED}, (MOVE, Phase.REVERTING)),
+        (K, Phase.APPLIED, {"annotated": True, "seconds": LATE_K}, (MOVE, Phase.REVERTING)),
+        (
+            K,
+            Phase.APPLIED,
+            {"annotated": True, "seconds": LATE_K, "seen": SILENT},
+            (WAIT, None),
+        ),
+        (K, Phase.APPLIED, {"annotated": True, "seconds": LATE_K, "seen": HALF}, (WAIT, None)),
+        (K, Phase.VERIFYING, {"annotated": True}, (WAIT, None)),
+        (K, Phase.VERIFYING, {"annotated": False}, (APPLY, None)),
+        (
+            K,
+            Phase.VERIFYING,
+            {"annotated": False, "verdict": verdict(V.IMPROVED)},
+            (APPLY, None),
+        ),
+        (K, Phase.REVERTING, {"annotated": False}, (UNDO, None)),
+        (K, Phase.REVERTING, {"annotated": True, "seen": ACKED}, (WAIT, None)),
+        (K, Phase.REVERTING, {"annotated": True, "seen": UNDONE}, (MOVE, Phase.REVERTED)),
+        (K, Phase.REVERTING, {"annotated": True, "seconds": LATE_K}, (MOVE, Phase.REVERTED)),
+        # Replicas.
+        (R, Phase.PLANNED, {"replicas": 1}, (APPLY, Phase.APPLIED)),
+        (R, Phase.PLANNED, {"replicas": 3}, (APPLY, Phase.APPLIED)),
+        (R, Phase.PLANNED, {"replicas": 2}, (MOVE, Phase.ABANDONED)),
+        (R, Phase.PLANNED, {"replicas": None}, (WAIT, None)),
+        (R, Phase.APPLIED, {"replicas": 3, "ready": 2}, (WAIT, None)),
+        (R, Phase.APPLIED, {"replicas": 3, "ready": 3}, (MOVE, Phase.VERIFYING)),
+        (R, Phase.APPLIED, {"replicas": 2, "ready": 2}, (MOVE, Phase.ABANDONED)),
+        (
+            R,
+            Phase.APPLIED,
+            {"replicas": 3, "ready": 2, "seconds": LATE_R},
+            (MOVE, Phase.REVERTING),
+        ),
+        (R, Phase.APPLIED, {"seconds": LATE_R}, (WAIT, None)),
+        (R, Phase.VERIFYING, {"replicas": 3}, (WAIT, None)),
+        (
+            R,
+            Phase.VERIFYING,
+            {"replicas": 4, "verdict": verdict(V.WORSE)},
+            (MOVE, Phase.ABANDONED),
+        ),
+        (R, Phase.REVERTING, {"replicas": 3}, (UNDO, None)),
+        (R, Phase.REVERTING, {"replicas": 1}, (MOVE, Phase.REVERTED)),
+        (R, Phase.REVERTING, {"replicas": 2}, (MOVE, Phase.ABANDONED)),
+        (R, Phase.REVERTING, {"replicas": None}, (WAIT, None)),
+        # Neither.
+        (None, Phase.PLANNED, {}, (MOVE, Phase.ABANDONED)),
+        (K, Phase.OBSERVED, {}, (WAIT, None)),
+        *((K, phase, {}, (WAIT, None)) for phase in CLOSED),
+        *((K, phase, {"target_gone": True}, (WAIT, None)) for phase in CLOSED),
+        # The target is gone.
+        *(
+            (action, phase, {"target_gone": True}, (MOVE, Phase.ABANDONED))
+            for action in (K, R)
+            for phase in Phase
+            if phase.open
+        ),
+    ],
+)
+def test_the_next_step(
+    action: Action | None,
+    phase: Phase,
+    situation: dict[str, Any],
+    expected: tuple[Step, Phase | None],
+) -> None:
+    found = step(action, phase, **situation)
+    assert (found.step, found.phase) == expected
+    if found.step is MOVE:
+        assert found.reason is not None
+        assert found.message
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (V.IMPROVED, (MOVE, Phase.KEPT)),
+        (V.INCONCLUSIVE, (MOVE, Phase.KEPT)),
+        (V.NO_EFFECT, (MOVE, Phase.REVERTING)),
+        (V.WORSE, (MOVE, Phase.REVERTING)),
+        (V.NO_DATA, (WAIT, None)),
+    ],
+)
+@pytest.mark.parametrize("action", [K, R], ids=["knobs", "replicas"])
+def test_the_verdict_keeps_or_undoes(
+    action: Action, result: VerdictResult, expected: tuple[Step, Phase | None]
+) -> None:
+    found = step(action, Phase.VERIFYING, annotated=True, replicas=3, verdict=verdict(result))
+    assert (found.step, found.phase) == expected
+    assert found.verdict == (None if result is V.NO_DATA else verdict(result))
+
+
+def test_people_are_asked_to_look_at_what_is_kept_unclear() -> None:
+    kept = step(K, Phase.VERIFYING, annotated=True, verdict=verdict(V.INCONCLUSIVE))
+    assert "please look" in kept.message
+
+
+def test_what_a_rank_refused_is_said_in_its_own_words() -> None:
+    refused = step(K, Phase.APPLIED, REFUSED, annotated=True)
+    assert refused.reason is Reason.ACTION_REFUSED
+    assert refused.message == "rank 0 of pod-0 refused: no such loader"
+
+
+# -- approval --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "approved", "progress", "expected"),
+    [
+        (Phase.RECOMMENDED, False, {}, (WAIT, None)),
+        (Phase.PLANNED, False, {}, (MOVE, Phase.RECOMMENDED)),
+        (Phase.RECOMMENDED, True, {}, (MOVE, Phase.PLANNED)),
+        (Phase.PLANNED, True, {}, (APPLY, Phase.APPLIED)),
+        (Phase.RECOMMENDED, True, {"newest_generation": 1}, (MOVE, Phase.ABANDONED)),
+        (Phase.RECOMMENDED, True, {"another_open": True}, (WAIT, None)),
+        (Phase.RECOMMENDED, False, {"target_gone": True}, (MOVE, Phase.ABANDONED)),
+    ],
+    ids=[
+        "it waits for people",
+        "the process died before it was marked as a recommendation",
+        "people approved",
+        "approved and planned",
+        "approved after another change of the knobs",
+        "approved while another action is under way",
+        "the target is gone",
+    ],
+)
+def test_a_recommendation(
+    phase: Phase,
+    approved: bool,
+    progress: dict[str, Any],
+    expected: tuple[Step, Phase | None],
+) -> None:
+    found = step(K, phase, approval=(True, approved), **progress)
+    assert (found.step, found.phase) == expected
+
+
+@pytest.mark.parametrize("value", ["false", "True", "yes", "1", ""])
+def test_only_true_approves(value: str) -> None:
+    waiting = report(K, Phase.RECOMMENDED, approval=True)
+    annotated = waiting.model_copy(
+        update={
+            "metadata": waiting.metadata.model_copy(
+                update={"annotations": {APPROVED_ANNOTATION: value}}
+            )
+        }
+    )
+    assert next_step(annotated, Progress(observation=HEARD), moment()).step is WAIT
+
+
+# -- acknowledgement -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "done"),
+    [
+        (ACKED, True),
+        (observation(ranks=[talking(1, "Unchanged")]), True),
+        (observation(ranks=[talking(5)]), True),
+        (HEARD, False),
+        (observation(ranks=[talking(0)]), False),
+        (REFUSED, False),
+        (observation(ranks=[]), False),
+        (observation(ranks=[talking(1), talking()]), False),
+        (observation(ranks=[talking(1, fresh=False)]), False),
+        (observation(ranks=[talking(1)], expected=2, streaming=1), False),
+    ],
+    ids=[
+        "applied",
+        "was so already",
+        "a newer generation",
+        "not yet",
+        "an older generation",
+        "refused",
+        "no rank",
+        "one of two ranks",
+        "an old acknowledgement of a rank that fell silent",
+        "one of two pods is silent",
+    ],
+)
+def test_every_rank_has_to_acknowledge(seen: Observation, done: bool) -> None:
+    assert acknowledged(seen, 1) is done
+
+
+# -- knobs that follow from reports ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "wanted"),
+    [
+        (Phase.OBSERVED, None),
+        (Phase.RECOMMENDED, None),
+        (Phase.ABANDONED, None),
+        (Phase.PLANNED, DesiredKnobs(5, {"dataLoader.workers": 4})),
+        (Phase.APPLIED, DesiredKnobs(5, {"dataLoader.workers": 4})),
+        (Phase.VERIFYING, DesiredKnobs(5, {"dataLoader.workers": 4})),
+        (Phase.KEPT, DesiredKnobs(5, {"dataLoader.workers": 4})),
+        (Phase.REVERTING, DesiredKnobs(6, {"dataLoader.workers": 0})),
+        (Phase.REVERTED, DesiredKnobs(6, {"dataLoader.workers": 0})),
+    ],
+)
+def test_the_knobs_that_pods_should_carry(phase: Phase, wanted: DesiredKnobs | None) -> None:
+    assert desired_knobs([report(knobs_action(5), phase)]) == wanted
+
+
+def test_a_plan_that_waits_for_approval_wants_no_knobs() -> None:
+    assert desired_knobs([report(K, Phase.PLANNED, approval=True)]) is None
+    assert desired_knobs([report(K, Phase.PLANNED, approval=True, approved=True)]) is not None
+
+
+REPORTS = st.lists(
+    st.builds(
+        report,
+        st.one_of(st.none(), st.just(R), st.integers(1, 40).map(knobs_action)),
+        st.sampled_from(Phase),
+        approval=st.booleans(),
+        approved=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@CASES
+@given(REPORTS, REPORTS)
+def test_one_more_report_never_takes_a_generation_back(
+    reports: list[BottleneckReport], more: list[BottleneckReport]
+) -> None:
+    def generation(found: DesiredKnobs | None) -> int:
+        return found.generation if found else 0
+
+    both = [*reports, *more]
+    assert generation(desired_knobs(both)) >= generation(desired_knobs(reports))
+    assert issued_generation(both) >= issued_generation(reports)
+    assert issued_generation(both) >= generation(desired_knobs(both))
+    assert desired_knobs(reversed(both)) is None or generation(
+        desired_knobs(list(reversed(both)))
+    ) == generation(desired_knobs(both))
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+def test_a_status_keeps_when_each_thing_happened() -> None:
+    status = report(K).status
+    for second, next_one in enumerate(
+        (
+            Next(APPLY, Phase.APPLIED, Reason.ACTION_APPLIED, "done"),
+            Next(MOVE, Phase.VERIFYING, Reason.ACTION_ACKNOWLEDGED, "heard"),
+            Next(MOVE, Phase.REVERTING, Reason.REVERTING, "worse", verdict(V.WORSE)),
+            Next(MOVE, Phase.REVERTED, Reason.ACTION_REVERTED, "undone"),
+        )
+    ):
+        status = advanced(status, next_one, moment(second), [1.0])
+    times = (status.applied_at, status.acknowledged_at, status.judged_at, status.closed_at)
+    assert times == tuple(moment(second) for second in range(4))
+    assert status.after == [1.0]
+    assert [entry.what for entry in status.timeline] == [
+        "ActionApplied",
+        "ActionAcknowledged",
+        "Reverting",
+        "ActionReverted",
+    ]
+
+
+def test_a_timeline_is_bounded() -> None:
+    status = report(K).status
+    for second in range(3 * TIMELINE):
+        status = advanced(status, Next(MOVE, Phase.APPLIED), moment(second))
+    assert len(status.timeline) == TIMELINE
+    assert status.timeline[-1].time == moment(3 * TIMELINE - 1)
+
+
+# -- a model of the world, with crashes ------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A cluster with one workload, and the API server that remembers the report."""
+
+    action: Action
+    report: BottleneckReport
+    second: float = 0.0
+    carried: tuple[int, int] = (0, 0)
+    """Generation and workers in the pod's annotation."""
+    acked: int = 0
+    replicas: int = 1
+    changes: list[tuple[int, int]] = field(default_factory=list)
+    """Every change that really changed something."""
+    phases: list[Phase] = field(default_factory=list)
+
+    def apply(self) -> None:
+        wanted = desired_knobs([self.report])
+        if self.action.knobs is not None:
+            assert wanted is not None, "an effect that nothing stands for"
+            value = (wanted.generation, wanted.values["dataLoader.workers"])
+            if self.carried != value and self.carried[0] <= wanted.generation:
+                self.carried = value
+                self.changes.append(value)
+
+    def scale(self, replaces: int, desired: int) -> None:
+        if self.replicas == desired:
+            return
+        assert self.replicas == replaces
+        self.replicas = desired
+        self.changes.append((replaces, desired))
+
+    def progress(self, event: str) -> Progress:
+        own = desired_knobs([self.report])
+        heard = observation(ranks=[talking(self.acked or None)])
+        result = {
+            "improved": V.IMPROVED,
+            "worse": V.WORSE,
+            "no effect": V.NO_EFFECT,
+            "unclear": V.INCONCLUSIVE,
+            "no figures": V.NO_DATA,
+        }.get(event)
+        judged = result if self.report.status.phase is Phase.VERIFYING else None
+        missing = event == "silence"
+        return Progress(
+            observation=SILENT if missing else heard,
+            replicas=None if missing else self.replicas,
+            ready=None if missing else self.replicas,
+            annotated=own is not None and self.carried[0] >= own.generation,
+            target_gone=event == "gone",
+            verdict=verdict(judged) if judged and not missing else None,
+        )
+
+    def turn(self, event: str) -> Next:
+        """One turn of the loop under ``event``; a crash loses what was not recorded yet."""
+        if event == "acknowledges":
+            self.acked = self.carried[0]
+        if event == "time passes":
+            self.second += 1000
+        if event == "approves":
+            metadata = self.report.metadata.model_copy(
+                update={"annotations": {APPROVED_ANNOTATION: "true"}}
+            )
+            self.report = self.report.model_copy(update={"metadata": metadata})
+        if event == "somebody scales":
+            self.replicas += 5
+        found = next_step(self.report, self.progress(event), moment(self.second))
+        if event == "crash before":
+            return found
+        change = self.action.replicas
+        if found.step is APPLY:
+            if change:
+                self.scale(change.replaces, change.desired)
+            self.apply()
+        elif found.step is UNDO:
+            if change:
+                self.scale(change.desired, change.replaces)
+            self.apply()
+        if found.phase is not None and event != "crash after":
+            status = advanced(self.report.status, found, moment(self.second))
+            self.report = self.report.model_copy(update={"status": status})
+            self.phases.append(found.phase)
+        return found
+
+
+EVENTS = (
+    "nothing",
+    "acknowledges",
+    "time passes",
+    "approves",
+    "silence",
+    "no figures",
+    "improved",
+    "worse",
+    "no effect",
+    "unclear",
+    "crash before",
+    "crash after",
+    "somebody scales",
+    "gone",
+)
+STORIES = st.tuples(
+    st.sampled_from([K, R]), st.booleans(), st.lists(st.sampled_from(EVENTS), max_size=25)
+)
+ALLOWED = {
+    Phase.RECOMMENDED: {Phase.PLANNED, Phase.ABANDONED},
+    Phase.PLANNED: {Phase.APPLIED, Phase.RECOMMENDED, Phase.ABANDONED},
+    Phase.APPLIED: {Phase.VERIFYING, Phase.REVERTING, Phase.ABANDONED},
+    Phase.VERIFYING: {Phase.KEPT, Phase.REVERTING, Phase.ABANDONED},
+    Phase.REVERTING: {Phase.REVERTED, Phase.ABANDONED},
+}
+
+
+def told(story: tuple[Action, bool, list[str]]) -> World:
+    action, approval, events = story
+    world = World(action, report(action, approval=approval))
+    for event in events:
+        before = world.report.status.phase
+        found = world.turn(event)
+        after = world.report.status.phase
+        if after is not before:
+            assert after in ALLOWED[before], (before, after)
+        if event in ("silence", "no figures"):
+            judged = before is Phase.VERIFYING or event == "silence"
+            if judged:
+                assert found.phase not in (Phase.KEPT, Phase.REVERTING), before
+        if approval and "approves" not in events:
+            assert found.step not in (APPLY, UNDO)
+            assert world.changes == []
+            assert desired_knobs([world.report]) is None
+    return world
+
+
+LONG = CASES.__class__(CASES, max_examples=150)
+
+
+@LONG
+@given(STORIES)
+def test_an_effect_happens_at_most_once_whatever_crashes(
+    story: tuple[Action, bool, list[str]],
+) -> None:
+    world = told(story)
+    if "somebody scales" in story[2]:
+        assert len(world.changes) <= 2
+    else:
+        forward, back = (((1, 4)), ((2, 0))) if world.action is K else ((1, 3), (3, 1))
+        assert world.changes in ([], [forward], [forward, back])
+
+
+@LONG
+@given(STORIES)
+def test_every_story_ends_once_the_world_is_calm(story: tuple[Action, bool, list[str]]) -> None:
+    world = told(story)
+    for event in ["approves", *["acknowledges", "improved", "time passes"] * 5]:
+        world.turn(event)
+    end = world.report.status.phase
+    assert end in CLOSED
+    assert world.report.status.closed_at is not None
+    # And nothing moves it again.
+    changes = list(world.changes)
+    for event in EVENTS:
+        if event != "gone":
+            assert world.turn(event).step is WAIT
+    assert world.changes == changes
+    if world.action is K and "gone" not in story[2]:
+        workers = {Phase.KEPT: 4, Phase.REVERTED: 0, Phase.ABANDONED: 0}[end]
+        assert world.carried[1] == workers
+
+
+@LONG
+@given(STORIES)
+def test_the_record_alone_tells_what_happened(story: tuple[Action, bool, list[str]]) -> None:
+    """A new process that reads the report as the API server stores it goes on in the same way."""
+    world = told(story)
+    reread = BottleneckReport.model_validate(world.report.dump())
+    for event in EVENTS:
+        progress = world.progress(event)
+        now = moment(world.second)
+        assert next_step(reread, progress, now) == next_step(world.report, progress, now)
+
+
+def test_the_stories_reach_every_phase() -> None:
+    reached: set[Phase] = set()
+    for events in (
+        ["crash after", "nothing", "acknowledges", "improved"],
+        ["nothing", "acknowledges", "worse", "nothing", "acknowledges"],
+        ["nothing", "gone"],
+    ):
+        reached |= set(told((K, False, events)).phases)
+    reached |= set(told((K, True, ["nothing", "approves"])).phases)
+    assert reached == set(Phase) - {Phase.OBSERVED}
+
+
+def test_a_late_process_does_not_overwrite_a_newer_generation() -> None:
+    world = World(K, report(K))
+    world.carried = (9, 1)
+    world.turn("nothing")
+    assert world.changes == []
