@@ -96,7 +96,7 @@ def test_the_fewest_figures_before_can_reach_a_verdict_and_one_less_cannot() -> 
 
     assert p_value(MIN_BEFORE) < ALPHA
     # Two before and eight after: 2 of 45 orders are as extreme, which is over every look's rate.
-    assert 2 / 45 > ALPHA
+    assert ALPHA < 2 / 45
 
 
 SERIES = st.lists(st.floats(1e-3, 1e6), min_size=0, max_size=LAST + 5)
