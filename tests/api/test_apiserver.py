@@ -2,17 +2,19 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from bottleneck_operator.api.policy import BottleneckPolicy, PolicyStatus
-from bottleneck_operator.api.report import BottleneckReport
+from bottleneck_operator.api.report import BottleneckReport, ReportStatus
 
 pytestmark = pytest.mark.cluster
 
-CRDS = Path(__file__).parents[2] / "crds"
+ROOT = Path(__file__).parents[2]
+CRDS = ROOT / "crds"
 
 Object = dict[str, Any]
 
@@ -214,6 +216,14 @@ def test_an_invalid_policy_is_refused_with_words_that_help(refused: Refused, cas
     assert message in refused(document)
 
 
+def test_the_policies_of_the_documentation_are_accepted(cluster: Cluster, namespace: str) -> None:
+    text = (ROOT / "docs" / "policy.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        cluster.kubectl("-n", namespace, "create", "-f", "-", input=block)
+
+
 def test_defaults_are_filled_in(create: Create) -> None:
     made = create(policy(actions={"replicas": {"max": 8}, "dataLoader": {"maxWorkers": 8}}))
     assert made["spec"] == {
@@ -338,7 +348,7 @@ def test_a_report_survives_the_way_there_and_back(
         report(prediction={"before": 0.4, "after": 0.2, "basis": "half of the requests each"})
     )
     create(report() | {"spec": whole.dump()["spec"]})
-    status = {
+    told = {
         "phase": "Kept",
         "appliedAt": "2026-01-31T12:00:02Z",
         "judgedAt": "2026-01-31T12:01:00Z",
@@ -357,6 +367,7 @@ def test_a_report_survives_the_way_there_and_back(
         "timeline": [{"time": "2026-01-31T12:00:02Z", "what": "Applied", "message": ""}],
         "next": "",
     }
+    status = ReportStatus.model_validate(told).dump()
     write_status(cluster, namespace, "bnr/ranker-1", status)
     found = read(cluster, namespace, "bnr/ranker-1")
     model = BottleneckReport.model_validate(found)

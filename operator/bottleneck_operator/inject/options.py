@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from .pod import InjectSettings
 
-DEFAULTS = InjectSettings(image=f"bottleneck-sidecar:{version('bottleneck-sidecar')}")
+DEFAULTS = InjectSettings(image=f"bottleneck/sidecar:{version('bottleneck-sidecar')}")
 
 
 def add_sidecar_options(parser: argparse.ArgumentParser) -> None:

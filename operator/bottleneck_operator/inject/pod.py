@@ -89,6 +89,7 @@ def _agent(spec: Object, settings: InjectSettings) -> Object:
     env = [_field_env(name, path) for name, path in _IDENTITY]
     if settings.gpu:
         env += [
+            {"name": "BOTTLENECK_GPU", "value": "all"},
             {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
             {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "utility"},
         ]

@@ -1,0 +1,345 @@
+"""The chart with the real Helm: installed, upgraded, uninstalled, installed again."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.cluster
+
+CHART = str(Path(__file__).parents[2] / "charts" / "bottleneck-operator")
+RELEASE = "chart-test"
+SYSTEM = "chart-test-system"
+OPERATOR = f"{RELEASE}-bottleneck-operator"
+INJECTOR = f"{OPERATOR}-injector"
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+
+Object = dict[str, Any]
+
+
+class Cluster(Protocol):
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str: ...
+
+    def helm(self, *args: str, check: bool = True) -> str: ...
+
+
+def install(cluster: Cluster, *more: str, chart: str = CHART) -> None:
+    """Installs or upgrades the release with this tree's images, and waits until it is ready."""
+    values = ("--set", "image.tag=dev,sidecar.image.tag=dev", "--namespace", SYSTEM)
+    cluster.helm("upgrade", "--install", RELEASE, chart, *values, "--wait", "--timeout=180s", *more)
+
+
+def get(cluster: Cluster, *arguments: str) -> Object:
+    found: Object = json.loads(cluster.kubectl("get", *arguments, "-o", "json"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster) -> Iterator[None]:
+    """The release in a namespace that accepts restricted pods only."""
+    cluster.kubectl("create", "namespace", SYSTEM)
+    cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED)
+    try:
+        # Other tests may have applied the CRDs with kubectl.
+        install(cluster, "--take-ownership", "--force-conflicts")
+        yield
+    finally:
+        gone = ("--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout=180s")
+        cluster.helm("uninstall", RELEASE, *gone, check=False)
+        cluster.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+
+
+# --- values and templates ------------------------------------------------------------------------
+
+
+def rendered(cluster: Cluster, *settings: str) -> list[Object]:
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    text = cluster.helm("template", RELEASE, CHART, "--namespace", SYSTEM, *arguments)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def kinds(documents: list[Object]) -> set[str]:
+    return {document["kind"] for document in documents}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("operator.replicas=2", "at '/operator/replicas': maximum: got 2, want 1"),
+        ("operater.replicas=1", "additional properties 'operater' not allowed"),
+        ("operator.logLevel=loud", "at '/operator/logLevel': value must be one of 'debug'"),
+        ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
+        ("image.repository=", "at '/image/repository': minLength: got 0, want 1"),
+        ("injector.enabled=maybe", "at '/injector/enabled': got string, want boolean"),
+        ("injector.timeoutSeconds=60", "at '/injector/timeoutSeconds': maximum: got 60, want 30"),
+        ("sidecar.resources.memoryLimit=lots", "'lots' does not match pattern"),
+        ("injector.certificate.source=magic", "value must be one of 'generated'"),
+        ("injector.certificate.source=secret", "write the name of your TLS Secret"),
+        (
+            "injector.certificate.source=secret,injector.certificate.secretName=mine",
+            "write the PEM text of your CA into injector.certificate.caBundle",
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_place(
+    cluster: Cluster, setting: str, message: str
+) -> None:
+    said = cluster.helm("template", RELEASE, CHART, "--set", setting, check=False)
+    assert message in said
+
+
+def test_the_chart_lints(cluster: Cluster) -> None:
+    cluster.helm("lint", "--strict", CHART)
+
+
+def test_parts_can_be_left_out(cluster: Cluster) -> None:
+    assert {"MutatingWebhookConfiguration", "CustomResourceDefinition", "ClusterRole"} <= kinds(
+        rendered(cluster)
+    )
+    assert not {"MutatingWebhookConfiguration", "Secret"} & kinds(
+        rendered(cluster, "injector.enabled=false")
+    )
+    assert "CustomResourceDefinition" not in kinds(rendered(cluster, "crds.install=false"))
+    without = rendered(cluster, "rbac.create=false")
+    hooks = [d for d in without if "helm.sh/hook" in d["metadata"].get("annotations", {})]
+    assert "ClusterRole" not in kinds([d for d in without if d not in hooks])
+
+
+def test_cert_manager_can_make_the_certificate(cluster: Cluster) -> None:
+    documents = rendered(cluster, "injector.certificate.source=certManager")
+    assert {"Issuer", "Certificate"} <= kinds(documents)
+    assert "Secret" not in kinds(documents)
+    (webhook,) = [d for d in documents if d["kind"] == "MutatingWebhookConfiguration"]
+    assert webhook["metadata"]["annotations"]["cert-manager.io/inject-ca-from"] == (
+        f"{SYSTEM}/{INJECTOR}"
+    )
+    assert "caBundle" not in webhook["webhooks"][0]["clientConfig"]
+
+
+def test_the_webhook_fails_open(cluster: Cluster) -> None:
+    (document,) = [d for d in rendered(cluster) if d["kind"] == "MutatingWebhookConfiguration"]
+    (webhook,) = document["webhooks"]
+    assert webhook["failurePolicy"] == "Ignore"
+    assert webhook["timeoutSeconds"] <= 5
+    assert webhook["objectSelector"] == {"matchLabels": {"bottleneck.dev/inject": "true"}}
+
+
+# --- the running release -------------------------------------------------------------------------
+
+
+def pod(name: str, *, inject: bool) -> str:
+    """A pod that a restricted namespace accepts."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "labels": {"bottleneck.dev/inject": "true"} if inject else {},
+            },
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "bottleneck/pause:dev",
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }
+                ],
+            },
+        }
+    )
+
+
+@pytest.fixture
+def started(cluster: Cluster, namespace: str) -> Callable[..., Object]:
+    """Creates a pod in a restricted namespace, waits until it is ready and gives it."""
+    cluster.kubectl("label", "namespace", namespace, RESTRICTED)
+
+    def started(name: str, *, inject: bool) -> Object:
+        here = ("--namespace", namespace)
+        cluster.kubectl(*here, "create", "-f", "-", input=pod(name, inject=inject))
+        cluster.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=120s", f"pod/{name}")
+        return get(cluster, *here, "pod", name)
+
+    return started
+
+
+def sidecars(found: Object) -> list[str]:
+    return [container["name"] for container in found["spec"].get("initContainers", [])]
+
+
+@pytest.mark.usefixtures("release")
+def test_both_deployments_run_under_the_restricted_profile(cluster: Cluster) -> None:
+    for name in (OPERATOR, INJECTOR):
+        cluster.kubectl(
+            *("--namespace", SYSTEM, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+        )
+
+
+@pytest.mark.usefixtures("release")
+def test_only_a_pod_that_asks_gets_the_sidecar(started: Callable[..., Object]) -> None:
+    assert sidecars(started("asks", inject=True)) == ["bottleneck-agent"]
+    assert sidecars(started("silent", inject=False)) == []
+
+
+@pytest.mark.usefixtures("release")
+def test_without_its_webhook_a_pod_starts_all_the_same(
+    cluster: Cluster, started: Callable[..., Object]
+) -> None:
+    here = ("--namespace", SYSTEM)
+    selector = "--selector=app.kubernetes.io/component=injector"
+    cluster.kubectl(*here, "scale", f"deployment/{INJECTOR}", "--replicas=0")
+    cluster.kubectl(*here, "wait", "--for=delete", "pod", selector, "--timeout=60s")
+    try:
+        found = started("asks", inject=True)
+        assert sidecars(found) == []
+    finally:
+        cluster.kubectl(*here, "scale", f"deployment/{INJECTOR}", "--replicas=1")
+        cluster.kubectl(*here, "rollout", "status", f"deployment/{INJECTOR}", "--timeout=120s")
+
+
+@pytest.mark.usefixtures("release")
+def test_an_upgrade_changes_what_it_is_told_and_keeps_the_certificate(
+    cluster: Cluster, started: Callable[..., Object]
+) -> None:
+    def state() -> tuple[Object, str]:
+        secret = get(cluster, "--namespace", SYSTEM, "secret", f"{INJECTOR}-tls")["data"]
+        name = f"{SYSTEM}.{OPERATOR}"
+        webhook = get(cluster, "mutatingwebhookconfiguration", name)["webhooks"][0]
+        return secret, webhook["clientConfig"]["caBundle"]
+
+    before = state()
+    install(cluster, "--set", "sidecar.resources.memoryLimit=80Mi")
+    assert state() == before
+    assert state()[1] == before[0]["ca.crt"]
+    agent = started("asks", inject=True)["spec"]["initContainers"][0]
+    assert agent["resources"]["limits"]["memory"] == "80Mi"
+
+
+@pytest.mark.usefixtures("release")
+def test_an_upgrade_brings_the_crds_along(cluster: Cluster, tmp_path: Path) -> None:
+    older = tmp_path / "chart"
+    shutil.copytree(CHART, older)
+    crd = older / "templates" / "crds" / "bottleneck.dev_bottleneckpolicies.yaml"
+    crd.write_text(crd.read_text().replace("- name: Verdict", "- name: Outcome"))
+
+    def columns() -> set[str]:
+        found = get(cluster, "crd", "bottleneckpolicies.bottleneck.dev")
+        return {c["name"] for c in found["spec"]["versions"][0]["additionalPrinterColumns"]}
+
+    install(cluster, chart=str(older))
+    assert "Outcome" in columns()
+    install(cluster)
+    assert "Verdict" in columns()
+
+
+def allowed(cluster: Cluster, account: str, *question: str) -> bool:
+    who = f"--as=system:serviceaccount:{SYSTEM}:{account}"
+    said = cluster.kubectl("auth", "can-i", *question, who, "--all-namespaces", check=False)
+    return said.split()[-1] == "yes"
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize(
+    "question",
+    [
+        "get secrets",
+        "list configmaps",
+        "create pods",
+        "delete pods",
+        "create pods/exec",
+        "patch deployments.apps",
+        "update deployments.apps",
+        "delete deployments.apps",
+        "create bottleneckpolicies.bottleneck.dev",
+        "delete bottleneckpolicies.bottleneck.dev",
+        "patch nodes",
+        "create clusterrolebindings.rbac.authorization.k8s.io",
+        "impersonate users",
+        "* *",
+    ],
+)
+def test_nobody_has_rights_that_the_loop_does_not_need(cluster: Cluster, question: str) -> None:
+    assert not allowed(cluster, OPERATOR, *question.split())
+    assert not allowed(cluster, INJECTOR, *question.split())
+
+
+def policy(name: str) -> str:
+    """A policy for a workload of the same name, which does not exist."""
+    return json.dumps(
+        {
+            "apiVersion": "bottleneck.dev/v1alpha1",
+            "kind": "BottleneckPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                "objectives": {"latency": {"target": "250ms"}},
+            },
+        }
+    )
+
+
+def seen(cluster: Cluster, namespace: str, name: str) -> None:
+    """Waits until the operator has said that the policy's target is missing."""
+    reason = '{.status.conditions[?(@.type=="Ready")].reason}'
+    cluster.kubectl(
+        *("--namespace", namespace, "wait", f"bottleneckpolicy/{name}", "--timeout=120s"),
+        f"--for=jsonpath={reason}=TargetNotFound",
+    )
+
+
+@pytest.mark.usefixtures("release")
+def test_the_operator_does_its_work_with_the_rights_it_has(
+    cluster: Cluster, namespace: str
+) -> None:
+    cluster.kubectl("--namespace", namespace, "create", "-f", "-", input=policy("lonely"))
+    seen(cluster, namespace, "lonely")
+    cluster.kubectl("--namespace", namespace, "delete", "bottleneckpolicy", "lonely")
+    log = cluster.kubectl("--namespace", SYSTEM, "logs", f"deployment/{OPERATOR}")
+    assert "forbidden" not in log.lower()
+    assert "not enough permissions" not in log.lower()
+
+
+@pytest.mark.usefixtures("release")
+def test_uninstall_leaves_only_the_policies_and_a_reinstall_finds_them(
+    cluster: Cluster, namespace: str
+) -> None:
+    here = ("--namespace", namespace)
+    for name in ("kept", "deleted"):
+        cluster.kubectl(*here, "create", "-f", "-", input=policy(name))
+        seen(cluster, namespace, name)
+
+    cluster.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout=180s")
+
+    mine = f"--selector=app.kubernetes.io/instance={RELEASE}"
+    everywhere = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations"
+    assert cluster.kubectl("get", everywhere, mine, "-o", "name").split() == []
+    inside = "deployments,replicasets,services,secrets,serviceaccounts,jobs,endpointslices"
+    left = cluster.kubectl("--namespace", SYSTEM, "get", inside, "-o", "name").split()
+    assert left == ["serviceaccount/default"]
+    assert cluster.kubectl("get", "crd", "bottleneckreports.bottleneck.dev")
+
+    # Nobody is there to take a finalizer off: the policy can be deleted all the same.
+    cluster.kubectl(*here, "delete", "bottleneckpolicy", "deleted", "--timeout=30s")
+    before = get(cluster, *here, "bottleneckpolicy", "kept")
+
+    install(cluster)
+    after = get(cluster, *here, "bottleneckpolicy", "kept")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    # The new operator does its work, too.
+    cluster.kubectl(*here, "create", "-f", "-", input=policy("new"))
+    seen(cluster, namespace, "new")
