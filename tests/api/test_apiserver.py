@@ -360,7 +360,7 @@ def test_a_report_survives_the_way_there_and_back(
             "effect": -0.5,
             "interval": [-0.55, -0.45],
             "pValue": 0.0001,
-            "n": [10, 10],
+            "bins": [10, 10],
             "control": False,
             "reason": "",
         },
