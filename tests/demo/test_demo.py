@@ -1,0 +1,72 @@
+"""The demo itself, with the operator and without, in the cluster of this run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OBJECTIVE_MS = 250
+
+pytestmark = [pytest.mark.cluster, pytest.mark.demo]
+
+
+@pytest.fixture
+def demo(cluster: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs the demo and gives its summary."""
+
+    def run(*arguments: str) -> dict[str, Any]:
+        target = tmp_path / "summary.json"
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "hack" / "demo"), "--cluster", cluster.name,
+             "--summary", str(target), *arguments],
+            env=cluster.env, capture_output=True, text=True, check=False, timeout=850,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        summary: dict[str, Any] = json.loads(target.read_text())
+        return summary
+
+    return run
+
+
+def test_both_bottlenecks_are_found_fixed_and_verified(
+    cluster: Any, demo: Callable[..., dict[str, Any]]
+) -> None:
+    summary = demo()
+    training, inference = summary["workloads"]
+    assert summary["cluster"]["provider"] == "local"
+    assert summary["cluster"]["kubernetes"].startswith("v1.")
+    assert summary["seconds"].keys() == {"clusterUp", "total"}
+    for entry in (training, inference):
+        assert entry.keys() == {
+            *("name", "type", "bottleneck", "whys", "action", "metric", "unit"),
+            *("before", "after", "verdict", "seconds"),
+        }
+        assert entry["verdict"] == "Improved"
+        assert len(entry["whys"]) >= 2
+        assert all(seconds >= 0 for seconds in entry["seconds"].values())
+
+    assert (training["type"], training["bottleneck"]) == ("training", "loader-without-workers")
+    assert training["action"].startswith("dataLoader.workers 0 → ")
+    assert training["after"] / training["before"] >= 1.5
+
+    assert (inference["type"], inference["bottleneck"]) == ("inference", "queueing")
+    assert inference["action"].startswith("replicas 1 → ")
+    assert inference["before"] > OBJECTIVE_MS >= inference["after"]
+
+    left = cluster.kubectl("get", "namespace", "demo", "bottleneck-system", check=False)
+    assert '"demo" not found' in left
+
+
+def test_without_the_operator_nothing_gets_better(demo: Callable[..., dict[str, Any]]) -> None:
+    training, inference = demo("--operator-replicas", "0")["workloads"]
+    for entry in (training, inference):
+        assert (entry["verdict"], entry["action"], entry["bottleneck"]) == ("", "", "")
+    assert training["after"] / training["before"] < 1.2
+    assert inference["after"] > OBJECTIVE_MS
