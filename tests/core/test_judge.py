@@ -99,6 +99,14 @@ def test_the_fewest_figures_before_can_reach_a_verdict_and_one_less_cannot() -> 
     assert ALPHA < 2 / 45
 
 
+def test_the_interval_is_the_same_each_time_it_is_asked_for() -> None:
+    before, after = noisy(100, 12, spread=0.3), noisy(180, 20, 1, 0.3)
+    verdicts = [judge(before, after, False) for _ in range(3)]
+    assert verdicts[0] is not None
+    assert verdicts[0].interval
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
 SERIES = st.lists(st.floats(1e-3, 1e6), min_size=0, max_size=LAST + 5)
 
 

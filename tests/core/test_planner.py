@@ -85,6 +85,13 @@ def test_no_more_workers_than_their_cpus_can_feed() -> None:
     assert done.knobs.desired["dataLoader.workers"] == 2
 
 
+def test_no_more_workers_than_the_policy_allows() -> None:
+    many_cpus = trainer(cpu_availableCores=reading(64, "cores"))
+    done = action(plan(many_cpus, spec(actions={"dataLoader": {"maxWorkers": 3}})))
+    assert done.knobs is not None
+    assert done.knobs.desired["dataLoader.workers"] == 3
+
+
 def test_a_prefetch_that_somebody_raised_is_not_lowered() -> None:
     knobs = {"dataLoader.workers": 0, "dataLoader.prefetch": 8}
     seen = observation(signals=starved(), ranks=[talking(knobs=knobs)])
@@ -324,8 +331,8 @@ STARVED = st.builds(
     st.floats(0.2, 1.5, exclude_min=True),
     SECONDS,
     st.floats(0, 1e6),
-    st.one_of(st.none(), st.integers(0, 64).map(lambda n: reading(n, "workers"))),
-    st.one_of(st.none(), st.floats(0.0, 256).map(lambda n: reading(n, "cores"))),
+    st.sampled_from([0, 0, 1, 2, 8, 64]).map(lambda n: reading(n, "workers")),
+    st.sampled_from([None, 0.0, 0.5, 2.0, 16.0, 256.0]).map(lambda n: n and reading(n, "cores")),
     st.integers(1, 16),
     st.floats(0, 1),
 )
@@ -348,6 +355,8 @@ CROWDED = st.builds(
 def test_a_starved_trainer_never_gets_replicas_and_its_knobs_stay_within_bounds(
     seen: Observation, wanted: PolicySpec, replicas: int
 ) -> None:
+    # Even where all that sizing replicas takes is known.
+    seen = replace(seen, signals={**queueing(), **seen.signals})
     answer = plan(seen, wanted, replace(FACTS, replicas=replicas, ready=replicas))
     if isinstance(answer, Plan):
         assert answer.action.replicas is None

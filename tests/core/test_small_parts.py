@@ -180,11 +180,11 @@ def claimant(name: str, age: float, target: str = "work", version: str = "apps/v
 
 def test_the_older_policy_has_precedence_whoever_comes_first() -> None:
     claims = Claims()
-    assert claims.claim("ml/young", claimant("young", 10)) is None
-    assert claims.claim("ml/old", claimant("old", 20)) is None
-    assert claims.claim("ml/young", claimant("young", 10)) == "old"
-    claims.drop("ml/old")
-    assert claims.claim("ml/young", claimant("young", 10)) is None
+    assert claims.claim("ml/junior", claimant("junior", 10)) is None
+    assert claims.claim("ml/senior", claimant("senior", 20)) is None
+    assert claims.claim("ml/junior", claimant("junior", 10)) == "senior"
+    claims.drop("ml/senior")
+    assert claims.claim("ml/junior", claimant("junior", 10)) is None
 
 
 def test_of_two_of_the_same_second_the_first_name_wins() -> None:
@@ -197,16 +197,16 @@ def test_of_two_of_the_same_second_the_first_name_wins() -> None:
 @pytest.mark.parametrize(
     ("other", "rival"),
     [
-        (claimant("young", 1, target="other"), None),
-        (claimant("young", 1, version="batch/v1"), None),
-        (claimant("young", 1, version="apps/v1beta1"), "old"),
+        (claimant("junior", 1, target="other"), None),
+        (claimant("junior", 1, version="batch/v1"), None),
+        (claimant("junior", 1, version="apps/v1beta1"), "senior"),
     ],
     ids=["another name", "another group", "another version of the same group"],
 )
 def test_what_counts_as_the_same_target(other: Any, rival: str | None) -> None:
     claims = Claims()
-    claims.claim("ml/old", claimant("old", 20))
-    assert claims.claim("ml/young", other) == rival
+    claims.claim("ml/senior", claimant("senior", 20))
+    assert claims.claim("ml/junior", other) == rival
 
 
 # -- the knobs annotation --------------------------------------------------------------------------
