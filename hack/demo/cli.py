@@ -47,7 +47,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 130
-    show_result(Console(highlight=False), summary, args.namespace, kept(args))
+    show_result(Console(highlight=False), summary, args.namespace, args.keep)
     print(f"\n{args.summary}")
     return 0
 
@@ -67,16 +67,17 @@ def arguments() -> argparse.Namespace:
         type=Path,
         help="use the cluster it leads to, whose nodes have the images bottleneck/*:dev",
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        default=os.environ.get("KEEP", "") not in ("", "0"),
+        help="leave the cluster and all in it (or KEEP=1 in the environment)",
+    )
     parser.add_argument("--operator-replicas", type=int, choices=(0, 1), default=1)
     parser.add_argument("--namespace", default="demo", help="of the workloads (demo)")
     default = REPOSITORY / "build" / "demo" / "summary.json"
     parser.add_argument("--summary", type=Path, default=default, help=f"file to write ({default})")
     return parser.parse_args()
-
-
-def kept(args: argparse.Namespace) -> bool:
-    """Whether everything stays afterwards."""
-    return os.environ.get("KEEP", "") not in ("", "0")
 
 
 class Demo:
@@ -127,7 +128,7 @@ class Demo:
             for scenario in (TRAINING, INFERENCE):
                 show = Show(scenario, stage)
                 entries.append(show.run())
-                if not (kept(self.args) and scenario is INFERENCE):
+                if not (self.args.keep and scenario is INFERENCE):
                     show.stop()
         summary = {
             "cluster": {"kubernetes": version, "provider": self.provider.kind},
@@ -146,9 +147,13 @@ class Demo:
         try:
             yield
         finally:
-            if not kept(self.args):
-                with self.view.phase(title):
-                    clean(*arguments)
+            if not self.args.keep:
+                try:
+                    with self.view.phase(title):
+                        clean(*arguments)
+                except DemoError as error:
+                    # Not raised: the rest is to be cleaned up, too, and an earlier error matters more.
+                    print(f"demo: {title}: {error}", file=sys.stderr)
 
     def _install(self, access: Access) -> None:
         settings = {

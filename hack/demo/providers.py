@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ UP_SECONDS = 45 * 60
 """Long enough to build Kubernetes on two busy cores."""
 IMAGE_SECONDS = 30 * 60
 DOWN_SECONDS = 120
-KIND_CONFIG = REPOSITORY / "hack" / "kind-config.yaml"
 LOCALCLUSTER = ["python3", str(REPOSITORY / "hack" / "localcluster")]
 
 OnLine = Callable[[str], None]
@@ -30,7 +28,7 @@ class Access:
 
 
 class Provider(Protocol):
-    """``kind`` is what the summary calls it."""
+    """Brings a cluster up and takes it down; ``kind`` is what the summary calls it."""
 
     kind: str
 
@@ -52,13 +50,7 @@ class Local:
 
     def up(self, on_line: OnLine) -> Access:
         """Brings it up, or finds it up."""
-        said = run(
-            [*LOCALCLUSTER, "up", "--name", self.name, "-o", "json"],
-            seconds=UP_SECONDS,
-            on_line=on_line,
-            log=self.log,
-        )
-        found = json.loads(said)
+        found = json.loads(self._localcluster("up", on_line))
         path = f"{found['bin']}{os.pathsep}{os.environ['PATH']}"
         return Access({"KUBECONFIG": found["kubeconfig"], "PATH": path})
 
@@ -69,54 +61,37 @@ class Local:
 
     def down(self, on_line: OnLine) -> None:
         """Takes it down without a trace."""
-        run(
-            [*LOCALCLUSTER, "down", "--name", self.name],
-            seconds=DOWN_SECONDS,
+        self._localcluster("down", on_line)
+
+    def _localcluster(self, command: str, on_line: OnLine) -> str:
+        output = [] if command.endswith("down") else ["-o", "json"]
+        return run(
+            [*LOCALCLUSTER, command, "--name", self.name, *output],
+            seconds=DOWN_SECONDS if command.endswith("down") else UP_SECONDS,
             on_line=on_line,
             log=self.log,
         )
 
 
-class Kind:
-    """A kind cluster, where Docker is to be had. Its kubeconfig is a file of its own."""
+class Kind(Local):
+    """A kind cluster, where Docker is to be had; it comes up with the images in it."""
 
     kind = "kind"
 
-    def __init__(self, name: str, log: Path) -> None:
-        for program in ("docker", "kind", "kubectl", "helm"):
-            if not shutil.which(program):
-                raise DemoError(f"{program} is not installed; `make demo` needs none of it")
-        self.name = name
-        self.log = log
-        self.folder = Path(tempfile.mkdtemp(prefix="bottleneck-kind-"))
-
     def up(self, on_line: OnLine) -> Access:
-        """Creates it anew."""
-        kubeconfig = self.folder / "kubeconfig"
-        self._run(
-            [
-                *("kind", "create", "cluster", "--name", self.name, "--wait", "120s"),
-                *("--config", str(KIND_CONFIG), "--kubeconfig", str(kubeconfig)),
-            ],
-            on_line,
-        )
-        return Access({"KUBECONFIG": str(kubeconfig)})
+        """Creates it, or finds it."""
+        for program in ("docker", "kubectl", "helm"):
+            if not shutil.which(program):
+                raise DemoError(f"{program} is not installed; `make demo` does without Docker")
+        said = self._localcluster("kind-up", on_line)
+        return Access({"KUBECONFIG": json.loads(said)["kubeconfig"]})
 
     def images(self, on_line: OnLine) -> None:
-        """Builds them with docker and loads them into the node."""
-        tags = [f"bottleneck/{name}:dev" for name in IMAGES]
-        for name, tag in zip(IMAGES, tags, strict=True):
-            dockerfile = f"images/{name}/Dockerfile"
-            self._run(["docker", "build", "-f", dockerfile, "-t", tag, "."], on_line)
-        self._run(["kind", "load", "docker-image", "--name", self.name, *tags], on_line)
+        """They are there."""
 
     def down(self, on_line: OnLine) -> None:
         """Deletes it."""
-        self._run(["kind", "delete", "cluster", "--name", self.name], on_line)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _run(self, arguments: list[str], on_line: OnLine) -> None:
-        run(arguments, seconds=IMAGE_SECONDS, on_line=on_line, log=self.log)
+        self._localcluster("kind-down", on_line)
 
 
 class Existing(Local):

@@ -136,7 +136,7 @@ class View:
         return Group(*lines, table)
 
 
-def show_result(console: Console, summary: dict[str, Any], namespace: str, kept: bool) -> None:
+def show_result(console: Console, summary: dict[str, Any], namespace: str, keep: bool) -> None:
     """The table of before and after, why, and where to look further."""
     table = Table(title="Before and after, as the workloads themselves measured it")
     for title in ("workload", "bottleneck", "action", "metric", "before", "after", "verdict"):
@@ -157,7 +157,7 @@ def show_result(console: Console, summary: dict[str, Any], namespace: str, kept:
                 f"  breach to decision {seconds['breachToDecision']:.1f} s, "
                 f"decision to acknowledgement {seconds['decisionToAck']:.1f} s"
             )
-    console.print("\n[bold]To look further[/]" + ("" if kept else " (after KEEP=1 make demo)"))
+    console.print("\n[bold]To look further[/]" + ("" if keep else " (after KEEP=1 make demo)"))
     for command in (
         f"kubectl -n {namespace} get bottleneckpolicies,bottleneckreports",
         f"kubectl -n {namespace} describe bottleneckpolicy digits",
