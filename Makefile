@@ -37,11 +37,13 @@ format: venv ## Lay the code out
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-generate: venv ## Write what is generated from the code: CRDs
+generate: venv ## Write what is generated from the code: CRDs, the page of causes
 	$(BIN)/python -m bottleneck_operator.api.crd crds/
+	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md
 
 verify: venv lint ## Lint, and fail where something generated differs from the code
 	$(BIN)/python -m bottleneck_operator.api.crd crds/ --check
+	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md --check
 
 cluster-up: ## Start the built-in cluster and print the KUBECONFIG to use
 	@$(LOCALCLUSTER) up --name $(CLUSTER)

@@ -162,7 +162,7 @@ class World:
                 "name": target or name,
             },
             "objectives": objectives,
-            "actions": {"dataLoader": {"maxWorkers": 2}, "replicas": {"max": 3}},
+            "actions": {"replicas": {"max": 3}} if serving else {"dataLoader": {"maxWorkers": 2}},
         }
         self.apply(
             {

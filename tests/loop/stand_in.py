@@ -23,7 +23,7 @@ REPORT_SECONDS = 0.4
 
 
 def trainer(behaviour: str) -> None:
-    """Waits 80 of 100 ms for input without workers; with them 10 ms, or 300 where it is harmful."""
+    """Waits 80 of 100 ms for input without workers; with them 2 ms, or 300 where it is harmful."""
     client, knobs, epoch = Client(), KnobsFile(), new_epoch()
     settings: dict[str, float | str | bool] = {"dataLoader.workers": 0, "dataLoader.prefetch": 2}
     acknowledgement = None
@@ -32,7 +32,7 @@ def trainer(behaviour: str) -> None:
         if settings["dataLoader.workers"] == 0:
             wait = 0.08
         else:
-            wait = 0.3 if behaviour == "harmful" else 0.01
+            wait = 0.3 if behaviour == "harmful" else 0.002
         began = time.time()
         time.sleep(wait)
         waited = time.time()

@@ -11,6 +11,9 @@ from ..decide.lifecycle import DesiredKnobs
 from ..kube import Kube, KubeError
 from ..observe.cluster import Pod
 
+MAX_GENERATION = 2**31
+"""A generation from here on is nobody's count of changes."""
+
 
 def annotation(knobs: DesiredKnobs) -> str:
     """The annotation's value: ``{"dataLoader.workers": 2}`` becomes nested JSON."""
@@ -22,12 +25,14 @@ def annotation(knobs: DesiredKnobs) -> str:
 
 
 def generation(text: str) -> int:
-    """The generation that an annotation carries; 0 for one that is absent or not ours."""
+    """The generation that an annotation carries; 0 for one that is absent or not ours. People can
+    write anything there."""
     try:
         value = json.loads(text)["generation"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    ours = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_GENERATION
+    return int(value) if ours else 0
 
 
 def outdated(pods: Iterable[Pod], knobs: DesiredKnobs) -> list[Pod]:

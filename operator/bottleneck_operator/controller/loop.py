@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 from ..act import knobs as act_knobs
 from ..act.replicas import SupersededError, set_replicas
@@ -64,6 +65,12 @@ GRACE_SECONDS = 20.0
 
 BEFORE_SECONDS = 60.0
 """Longest stretch before an action that it is compared with."""
+
+BEFORE_BINS = 4
+"""Fewest figures before an action. With eight after it, four can reach p = 0.004."""
+
+HANG_SECONDS = 120.0
+"""A training process that speaks but ended no step for so long after a change hangs."""
 
 STEPS_A_TURN = 5
 """Most steps of one action in one turn; an action has fewer."""
@@ -274,7 +281,12 @@ class PolicyLoop:
         recommend = policy.spec.mode is Mode.RECOMMEND
         if recommend and (standing := _standing(known, decision.action)):
             return _awaiting(standing)
-        report = await self._record(policy, decision, diagnosis, observation, histories, now)
+        intent = self._intent(policy, decision, diagnosis, observation, histories, now)
+        if len(intent.before) < BEFORE_BINS or not median(intent.before) > 0:
+            # What has nothing to be compared with could never be judged.
+            message = f"{len(intent.before)} of {BEFORE_BINS} figures to compare with so far"
+            return Refusal(Reason.NO_DATA, message)
+        report = await self._record(policy, intent)
         if recommend:
             await self._announce(policy, diagnosis, _awaiting(report))
             return _awaiting(report)
@@ -303,7 +315,7 @@ class PolicyLoop:
             reports=known,
         )
 
-    async def _record(
+    def _intent(
         self,
         policy: BottleneckPolicy,
         plan: Plan,
@@ -311,8 +323,8 @@ class PolicyLoop:
         observation: Observation,
         histories: Mapping[str, History],
         now: float,
-    ) -> BottleneckReport:
-        """The intent, in the API before anything changes."""
+    ) -> ReportSpec:
+        """What is about to be recorded: what was seen, why, and what will be changed."""
         assert diagnosis.symptom is not None
         serving = observation.type is WorkloadType.INFERENCE
         metric = (
@@ -323,7 +335,7 @@ class PolicyLoop:
         width = 2.0 if serving else 1.0
         breached_at = self._breached_at or observation.newest or now
         start = max(now - BEFORE_SECONDS, min(breached_at, now) - WINDOW_SECONDS)
-        spec = ReportSpec(
+        return ReportSpec(
             policy=policy.metadata.name,
             policy_generation=policy.metadata.generation,
             target=policy.spec.target_ref,
@@ -339,18 +351,20 @@ class PolicyLoop:
             bin_seconds=width,
             action=plan.action,
         )
-        phase = Phase.RECOMMENDED if spec.approval_required else Phase.PLANNED
+
+    async def _record(self, policy: BottleneckPolicy, intent: ReportSpec) -> BottleneckReport:
+        """The intent, in the API before anything changes."""
+        phase = Phase.RECOMMENDED if intent.approval_required else Phase.PLANNED
         report = await reports.create(
-            self.services.kube, self.services.reports, policy, spec, phase
+            self.services.kube, self.services.reports, policy, intent, phase
         )
-        metrics.ACTIONS.labels(plan.action.type).inc()
-        metrics.DECISION_SECONDS.observe((spec.decided_at - spec.breached_at).total_seconds())
-        cause = diagnosis.causes[0].title
-        await self.services.recorder.post(
-            policy, Reason.BOTTLENECK_FOUND, f"{diagnosis.symptom.text}: {cause}"
-        )
-        if not spec.approval_required:
-            message = f"{report.metadata.name}: {plan.action.summary}"
+        assert intent.action is not None
+        metrics.ACTIONS.labels(intent.action.type).inc()
+        metrics.DECISION_SECONDS.observe((intent.decided_at - intent.breached_at).total_seconds())
+        found = f"{intent.symptom.text}: {intent.causes[0].title}"
+        await self.services.recorder.post(policy, Reason.BOTTLENECK_FOUND, found)
+        if not intent.approval_required:
+            message = f"{report.metadata.name}: {intent.action.summary}"
             await self.services.recorder.post(policy, Reason.ACTION_PLANNED, message)
         return report
 
@@ -419,6 +433,9 @@ class PolicyLoop:
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
             target_gone=self._target is None or self._target.finished,
             newest_generation=others.generation if others else 0,
+            another_open=any(
+                r.status.phase.open for r in known if r.metadata.name != report.metadata.name
+            ),
             verdict=verdict,
         )
 
@@ -618,6 +635,9 @@ def _guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: 
     kills = observation.value("memory.oomKills")
     if kills:
         return f"{kills:.0f} out-of-memory kills"
+    waited = observation.value("training.sinceStepSeconds")
+    if waited is not None and waited > HANG_SECONDS:
+        return f"no step for {waited:.0f}s"
     limit, rate = policy.spec.objectives.error_rate, observation.value("inference.errorRate")
     judged_by = report.spec.symptom.objective
     if limit and rate is not None and judged_by != "ErrorRate" and rate > units.fraction(limit.max):

@@ -15,7 +15,13 @@ async def release() -> None:
     """Idempotent. Policies, their status and their reports stay. Raises ``KubeError``."""
     async with await Kube.connect(os.environ.get("KUBECONFIG")) as kube:
         root = f"/apis/{GROUP}/{VERSION}"
-        for item in (await kube.get(f"{root}/{POLICIES}")).get("items", []):
+        try:
+            items = (await kube.get(f"{root}/{POLICIES}")).get("items", [])
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            items = []  # without the CRD there is no policy either
+        for item in items:
             metadata = item["metadata"]
             kept = [name for name in metadata.get("finalizers", []) if name != FINALIZER]
             path = f"{root}/namespaces/{metadata['namespace']}/{POLICIES}/{metadata['name']}"

@@ -172,8 +172,8 @@ def _training(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> d
     # A step longer than the window's share of MIN_EVENTS still counts once the span is long enough.
     if span < MIN_SPAN_SECONDS or steps < min(MIN_EVENTS, 3):
         reason = NoData(f"only {steps:.0f} steps over {span:.1f}s so far")
-        return dict.fromkeys(names, reason)
-    signals: dict[str, Signal] = {
+        return dict.fromkeys(names, reason) | _since_step(inside, now)
+    signals = _since_step(inside, now) | {
         "training.samplesPerSecond": Reading(
             _rate(deltas, "samples"), "samples/s", span, "rate", age, SOURCE
         ),
@@ -201,6 +201,25 @@ def _training(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> d
             min(workers), "workers", span, "minimum over ranks", age, SOURCE
         )
     return signals
+
+
+def _since_step(inside: Sequence[Sequence[tuple[float, Sample]]], now: float) -> dict[str, Signal]:
+    """How long ago the slowest rank ended a step: known also while no step ends."""
+    waits = [
+        now - samples[-1][0] + max(0.0, samples[-1][1].time - process.last_step_at)
+        for samples in inside
+        if samples
+        for process in samples[-1][1].training
+        if process.last_step_at is not None
+    ]
+    if not waits:
+        return {}
+    age = _age(inside, now)
+    return {
+        "training.sinceStepSeconds": Reading(
+            max(waits), "s", 0.0, "maximum over ranks", age, SOURCE
+        )
+    }
 
 
 def _inference(
