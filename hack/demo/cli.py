@@ -152,7 +152,7 @@ class Demo:
                     with self.view.phase(title):
                         clean(*arguments)
                 except DemoError as error:
-                    # Not raised: the rest is to be cleaned up, too, and an earlier error matters more.
+                    # Not raised: the rest is cleaned up, too, and an earlier error matters more.
                     print(f"demo: {title}: {error}", file=sys.stderr)
 
     def _install(self, access: Access) -> None:
