@@ -24,6 +24,7 @@ from ..api.conditions import (
 )
 from ..api.policy import BottleneckPolicy
 from ..kube import Kube, KubeError
+from ..observe.cluster import TargetError
 from ..report import metrics
 from ..report.events import Recorder
 from .loop import PolicyLoop, Services
@@ -115,6 +116,8 @@ async def _turn(loop: PolicyLoop, body: kopf.Body) -> None:
         where = ".".join(str(part) for part in first["loc"])
         log.error("policy %s cannot be read: %s: %s", loop.key, where, first["msg"])
         metrics.ERRORS.labels("invalid").inc()
+    except TargetError as error:
+        log.info("turn of %s: the target went away meanwhile: %s", loop.key, error)
     except KubeError as error:
         log.warning("turn of %s: the API server answered %s", loop.key, error)
         metrics.ERRORS.labels(f"http {error.status}").inc()

@@ -400,6 +400,10 @@ class PolicyLoop:
                     if step.step is Step.WAIT:
                         break
                     report = await self._carry_out(policy, report, step, running, now)
+                    if step.step is Step.MOVE:
+                        continue
+                    # The next step must not mistake what this one changed for somebody's change.
+                    await self._read_target(policy, time.time(), True)
                     running = self._fresh(policy, running)
         wanted = desired_knobs(self.services.reports.of(policy))
         if wanted is not None and self._target is not None and not policy.spec.paused:
