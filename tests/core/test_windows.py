@@ -6,15 +6,11 @@ import math
 from collections.abc import Callable
 
 import pytest
+from bottleneck_operator.observe.counters import STALE_SECONDS, bucket_percentile
 from bottleneck_operator.observe.history import History
 from bottleneck_operator.observe.observation import NoData, Observation, Reading, WorkloadType
-from bottleneck_operator.observe.windows import (
-    STALE_SECONDS,
-    bucket_percentile,
-    goodput_series,
-    latency_series,
-    observe,
-)
+from bottleneck_operator.observe.series import goodput_series, latency_series
+from bottleneck_operator.observe.windows import observe
 from bottleneck_sidecar.wire import LATENCY_BOUNDS_SECONDS, PHASES, Container
 from hypothesis import given
 from hypothesis import strategies as st

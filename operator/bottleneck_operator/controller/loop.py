@@ -11,28 +11,25 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import median
 
 from ..act import knobs as act_knobs
 from ..act.replicas import SupersededError, set_replicas
-from ..api import units
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BottleneckPolicy, Mode, PolicyStatus
 from ..api.report import (
-    Action,
     BottleneckReport,
-    Metric,
     Phase,
     ReportSpec,
     Verdict,
 )
-from ..decide.decision import Decision, Facts, Plan, Refusal
+from ..decide.decision import Decision, Facts, Refusal
+from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import (
-    WARM_UP,
     Next,
     Progress,
     Step,
     desired_knobs,
+    evidence_window,
     issued_generation,
     next_step,
 )
@@ -44,12 +41,13 @@ from ..observe.cluster import Pod, PodStore, Target, TargetError, owner_of_repli
 from ..observe.history import History
 from ..observe.observation import Observation, Reading, Signal, WorkloadType
 from ..observe.streams import Streams
-from ..observe.windows import WINDOW_SECONDS, goodput_series, latency_series, observe
+from ..observe.windows import observe
 from ..report import metrics, reports
 from ..report.events import Recorder
 from ..report.reports import ReportStore, now_utc
-from ..report.status import Problem, View, status_of
+from ..report.status import Problem, View, status_of, substance
 from ..verify.judge import judge
+from ..verify.measure import after, guardrail, percentile
 from .claims import Claims
 
 log = logging.getLogger(__name__)
@@ -62,15 +60,6 @@ FIGURES_SECONDS = 10.0
 
 GRACE_SECONDS = 20.0
 """How long a running pod may be silent before it counts as missing."""
-
-BEFORE_SECONDS = 60.0
-"""Longest stretch before an action that it is compared with."""
-
-BEFORE_BINS = 4
-"""Fewest figures before an action. With eight after it, four can reach p = 0.004."""
-
-HANG_SECONDS = 120.0
-"""A training process that speaks but ended no step for so long after a change hangs."""
 
 STEPS_A_TURN = 5
 """Most steps of one action in one turn; an action has fewer."""
@@ -168,8 +157,8 @@ class PolicyLoop:
             histories,
             expected,
             now,
-            percentile=objectives.latency.percentile if objectives.latency else 95,
-            window=_window(known, now),
+            percentile=percentile(policy),
+            window=evidence_window(known, now),
         )
         diagnosis = diagnose(observation, objectives, self._facts_as_signals())
         self._note_breach(diagnosis, observation)
@@ -279,17 +268,18 @@ class PolicyLoop:
             await self._announce(policy, diagnosis, refusal)
             return refusal
         recommend = policy.spec.mode is Mode.RECOMMEND
-        if recommend and (standing := _standing(known, decision.action)):
-            return _awaiting(standing)
-        intent = self._intent(policy, decision, diagnosis, observation, histories, now)
-        if len(intent.before) < BEFORE_BINS or not median(intent.before) > 0:
-            # What has nothing to be compared with could never be judged.
-            message = f"{len(intent.before)} of {BEFORE_BINS} figures to compare with so far"
-            return Refusal(Reason.NO_DATA, message)
-        report = await self._record(policy, intent)
+        if recommend and (recommended := standing(known, decision.action)):
+            return awaiting(recommended)
+        breached_at = self._breached_at or observation.newest or now
+        planned = intent(
+            policy, decision, diagnosis, observation, histories, breached_at, time.time()
+        )
+        if isinstance(planned, Refusal):
+            return planned
+        report = await self._record(policy, planned)
         if recommend:
-            await self._announce(policy, diagnosis, _awaiting(report))
-            return _awaiting(report)
+            await self._announce(policy, diagnosis, awaiting(report))
+            return awaiting(report)
         await self._step_all(policy, observation, histories, running, now)
         return decision
 
@@ -315,56 +305,19 @@ class PolicyLoop:
             reports=known,
         )
 
-    def _intent(
-        self,
-        policy: BottleneckPolicy,
-        plan: Plan,
-        diagnosis: Diagnosis,
-        observation: Observation,
-        histories: Mapping[str, History],
-        now: float,
-    ) -> ReportSpec:
-        """What is about to be recorded: what was seen, why, and what will be changed."""
-        assert diagnosis.symptom is not None
-        serving = observation.type is WorkloadType.INFERENCE
-        metric = (
-            Metric(name=f"latency p{_percentile(policy)}", unit="s", lower_is_better=True)
-            if serving
-            else Metric(name="goodput", unit="samples/s")
-        )
-        width = 2.0 if serving else 1.0
-        breached_at = self._breached_at or observation.newest or now
-        start = max(now - BEFORE_SECONDS, min(breached_at, now) - WINDOW_SECONDS)
-        return ReportSpec(
-            policy=policy.metadata.name,
-            policy_generation=policy.metadata.generation,
-            target=policy.spec.target_ref,
-            approval_required=policy.spec.mode is Mode.RECOMMEND,
-            breached_at=now_utc(breached_at),
-            decided_at=now_utc(time.time()),
-            symptom=diagnosis.symptom,
-            causes=list(diagnosis.causes),
-            ruled_out=list(diagnosis.ruled_out),
-            whys=list(diagnosis.whys),
-            metric=metric,
-            before=self._series(policy, metric, histories, start, now, width),
-            bin_seconds=width,
-            action=plan.action,
-        )
-
-    async def _record(self, policy: BottleneckPolicy, intent: ReportSpec) -> BottleneckReport:
+    async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:
         """The intent, in the API before anything changes."""
-        phase = Phase.RECOMMENDED if intent.approval_required else Phase.PLANNED
+        phase = Phase.RECOMMENDED if planned.approval_required else Phase.PLANNED
         report = await reports.create(
-            self.services.kube, self.services.reports, policy, intent, phase
+            self.services.kube, self.services.reports, policy, planned, phase
         )
-        assert intent.action is not None
-        metrics.ACTIONS.labels(intent.action.type).inc()
-        metrics.DECISION_SECONDS.observe((intent.decided_at - intent.breached_at).total_seconds())
-        found = f"{intent.symptom.text}: {intent.causes[0].title}"
+        assert planned.action is not None
+        metrics.ACTIONS.labels(planned.action.type).inc()
+        metrics.DECISION_SECONDS.observe((planned.decided_at - planned.breached_at).total_seconds())
+        found = f"{planned.symptom.text}: {planned.causes[0].title}"
         await self.services.recorder.post(policy, Reason.BOTTLENECK_FOUND, found)
-        if not intent.approval_required:
-            message = f"{report.metadata.name}: {intent.action.summary}"
+        if not planned.approval_required:
+            message = f"{report.metadata.name}: {planned.action.summary}"
             await self.services.recorder.post(policy, Reason.ACTION_PLANNED, message)
         return report
 
@@ -456,41 +409,10 @@ class PolicyLoop:
         spec = report.spec
         return judge(
             spec.before,
-            self._after(policy, report, histories, now),
+            after(policy, report, histories, now),
             spec.metric.lower_is_better,
-            _guardrail(policy, report, observation),
+            guardrail(policy, report, observation),
         )
-
-    def _after(
-        self,
-        policy: BottleneckPolicy,
-        report: BottleneckReport,
-        histories: Mapping[str, History],
-        now: float,
-    ) -> list[float]:
-        since, action = report.status.acknowledged_at, report.spec.action
-        if since is None or action is None:
-            return []
-        start = since.timestamp() + WARM_UP.get(action.type, 0.0)
-        return self._series(
-            policy, report.spec.metric, histories, start, now, report.spec.bin_seconds
-        )
-
-    def _series(
-        self,
-        policy: BottleneckPolicy,
-        metric: Metric,
-        histories: Mapping[str, History],
-        start: float,
-        end: float,
-        width: float,
-    ) -> list[float]:
-        values = histories.values()
-        if metric.lower_is_better:
-            series = latency_series(values, start, end, width, _percentile(policy))
-        else:
-            series = goodput_series(values, start, end, width)
-        return [round(value, 6) for value in series]
 
     async def _carry_out(
         self,
@@ -551,11 +473,11 @@ class PolicyLoop:
         self, policy: BottleneckPolicy, report: BottleneckReport, step: Next, now: float
     ) -> BottleneckReport:
         services = self.services
-        after = None
+        figures = None
         if step.verdict is not None:
             histories = services.streams.follow(self.key, self._fresh(policy, []), self.wake.set)
-            after = self._after(policy, report, histories, now)
-        status = reports.advanced(report.status, step, now_utc(time.time()), after)
+            figures = after(policy, report, histories, now)
+        status = reports.advanced(report.status, step, now_utc(time.time()), figures)
         report = await reports.set_status(services.kube, services.reports, report, status)
         if step.verdict is not None and report.spec.action is not None:
             metrics.VERDICTS.labels(report.spec.action.type, step.verdict.result).inc()
@@ -571,7 +493,7 @@ class PolicyLoop:
 
     async def _write_status(self, policy: BottleneckPolicy, view: View, now: float) -> None:
         status = status_of(policy, view, now_utc(now))
-        if self._status is None or _substance(status) != _substance(self._status):
+        if self._status is None or substance(status) != substance(self._status):
             due = True
         else:
             due = now - self._status_written >= FIGURES_SECONDS and status != self._status
@@ -589,78 +511,3 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
-
-
-def _window(known: tuple[BottleneckReport, ...], now: float) -> float:
-    """The evaluation window, cut where the newest change of an action lies: evidence from before an
-    action must not be read after it."""
-    changes = [
-        moment.timestamp()
-        for report in known
-        for moment in (
-            report.status.applied_at,
-            report.status.acknowledged_at,
-            report.status.closed_at if report.status.phase is Phase.REVERTED else None,
-        )
-        if moment is not None
-    ]
-    return min(WINDOW_SECONDS, max(0.0, now - max(changes, default=0.0)))
-
-
-def _percentile(policy: BottleneckPolicy) -> int:
-    latency = policy.spec.objectives.latency
-    return latency.percentile if latency else 95
-
-
-def _standing(known: tuple[BottleneckReport, ...], action: Action) -> BottleneckReport | None:
-    """The recommendation of this very change that people have not answered yet."""
-    for report in known:
-        standing = report.spec.action
-        if (
-            report.status.phase is Phase.RECOMMENDED
-            and standing is not None
-            and (standing.type, standing.cause) == (action.type, action.cause)
-        ):
-            return report
-    return None
-
-
-def _awaiting(report: BottleneckReport) -> Refusal:
-    summary = report.spec.action.summary if report.spec.action else ""
-    name = report.metadata.name
-    return Refusal(
-        Reason.AWAITING_APPROVAL,
-        f"{summary}; to apply it: kubectl bottleneck approve {name} -n {report.metadata.namespace}",
-    )
-
-
-def _guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:
-    """What broke since the action and needs no statistics to be undone."""
-    kills = observation.value("memory.oomKills")
-    if kills:
-        return f"{kills:.0f} out-of-memory kills"
-    waited = observation.value("training.sinceStepSeconds")
-    if waited is not None and waited > HANG_SECONDS:
-        return f"no step for {waited:.0f}s"
-    limit, rate = policy.spec.objectives.error_rate, observation.value("inference.errorRate")
-    judged_by = report.spec.symptom.objective
-    if limit and rate is not None and judged_by != "ErrorRate" and rate > units.fraction(limit.max):
-        return f"error rate {rate:.1%} is over {limit.max}"
-    return ""
-
-
-def _substance(status: PolicyStatus) -> PolicyStatus:
-    """What is worth a write at once: everything but moving figures and their prose."""
-    return status.model_copy(
-        update={
-            "why": "",
-            "conditions": [
-                c.model_copy(update={"message": "", "last_transition_time": None})
-                for c in status.conditions
-            ],
-            "objectives": [o.model_copy(update={"current": ""}) for o in status.objectives],
-            "bottleneck": status.bottleneck.model_copy(update={"share": None})
-            if status.bottleneck
-            else None,
-        }
-    )

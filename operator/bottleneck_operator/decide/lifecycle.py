@@ -22,15 +22,13 @@ from enum import StrEnum
 from ..api.conditions import APPROVED_ANNOTATION, Reason
 from ..api.report import BottleneckReport, Phase, Verdict, VerdictResult
 from ..observe.observation import Observation
+from ..observe.windows import WINDOW_SECONDS
 
 KNOBS_DEADLINE = 60.0
 """Seconds in which every rank has to acknowledge a knobs generation."""
 
 REPLICAS_DEADLINE = 300.0
 """Seconds in which new replicas have to become ready: pulling an image and loading a model."""
-
-WARM_UP = {"DataLoader": 5.0, "Replicas": 10.0}
-"""Seconds after the acknowledgement that are left out: new workers start, a backlog drains."""
 
 
 class Step(StrEnum):
@@ -281,3 +279,19 @@ def issued_generation(reports: Iterable[BottleneckReport]) -> int:
             # Its undoing takes the next number.
             newest = max(newest, report.spec.action.knobs.generation + 1)
     return newest
+
+
+def evidence_window(known: Iterable[BottleneckReport], now: float) -> float:
+    """The evaluation window in seconds, cut where the newest change of an action lies: evidence
+    from before an action must not be read after it."""
+    changes = [
+        moment.timestamp()
+        for report in known
+        for moment in (
+            report.status.applied_at,
+            report.status.acknowledged_at,
+            report.status.closed_at if report.status.phase is Phase.REVERTED else None,
+        )
+        if moment is not None
+    ]
+    return min(WINDOW_SECONDS, max(0.0, now - max(changes, default=0.0)))

@@ -193,3 +193,20 @@ def _last_action(reports: Iterable[BottleneckReport]) -> LastAction | None:
                 time=report.spec.decided_at,
             )
     return last
+
+
+def substance(status: PolicyStatus) -> PolicyStatus:
+    """What is worth a write at once: everything but moving figures and their prose."""
+    return status.model_copy(
+        update={
+            "why": "",
+            "conditions": [
+                c.model_copy(update={"message": "", "last_transition_time": None})
+                for c in status.conditions
+            ],
+            "objectives": [o.model_copy(update={"current": ""}) for o in status.objectives],
+            "bottleneck": status.bottleneck.model_copy(update={"share": None})
+            if status.bottleneck
+            else None,
+        }
+    )

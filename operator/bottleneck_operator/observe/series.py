@@ -1,0 +1,83 @@
+"""A metric over time: one figure for each bin, on the operator's clock. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+
+from .counters import bucket_percentile, counts_latency
+from .history import History
+
+
+def goodput_series(
+    histories: Iterable[History], start: float, end: float, width: float
+) -> list[float]:
+    """Samples per second over all ranks, one figure for each whole bin of ``width`` seconds between
+    ``start`` and ``end`` (operator's clock); a bin not covered by every rank is left out."""
+    ranks: dict[str, tuple[list[float], list[float]]] = {}
+    for history in histories:
+        for received, sample in history.samples:
+            for process in sample.training:
+                moment = process.last_step_at
+                if moment is None:
+                    continue
+                moment += received - sample.time
+                times, counts = ranks.setdefault(process.epoch, ([], []))
+                if not times or moment > times[-1]:
+                    times.append(moment)
+                    counts.append(float(process.samples))
+    series = []
+    for left, right in _bins(start, end, width):
+        grown = [
+            (_at(times, counts, left), _at(times, counts, right))
+            for times, counts in ranks.values()
+            if times and times[-1] >= left and times[0] <= right
+        ]
+        if grown and all(a is not None and b is not None and b >= a for a, b in grown):
+            series.append(sum((b or 0.0) - (a or 0.0) for a, b in grown) / width)
+    return series
+
+
+def latency_series(
+    histories: Iterable[History], start: float, end: float, width: float, percentile: int
+) -> list[float]:
+    """The latency percentile in seconds over all servers, one figure for each whole bin between
+    ``start`` and ``end`` (operator's clock); a bin without requests is left out."""
+    servers: dict[str, tuple[list[float], list[list[int]]]] = {}
+    for history in histories:
+        for received, sample in history.samples:
+            for process in filter(counts_latency, sample.inference):
+                times, counts = servers.setdefault(process.epoch, ([], []))
+                times.append(received)
+                counts.append(process.latency_buckets)
+    series = []
+    for left, right in _bins(start, end, width):
+        total: list[int] = []
+        for times, counts in servers.values():
+            # The last line at or before each edge holds all that was counted until then. A server
+            # counts from its first line: what it counted before may be days old.
+            i, j = max(0, bisect_right(times, left) - 1), bisect_right(times, right) - 1
+            if j <= i:
+                continue
+            grown = [b - a for b, a in zip(counts[j], counts[i], strict=True)]
+            if min(grown) >= 0:
+                total = [a + b for a, b in zip(total or [0] * len(grown), grown, strict=True)]
+        if sum(total) > 0:
+            series.append(bucket_percentile(total, percentile))
+    return series
+
+
+def _bins(start: float, end: float, width: float) -> Iterable[tuple[float, float]]:
+    count = int((end - start) / width + 1e-9)
+    return [(start + i * width, start + (i + 1) * width) for i in range(count)]
+
+
+def _at(times: Sequence[float], counts: Sequence[float], moment: float) -> float | None:
+    """A counter at a moment, interpolated between samples; None outside of them."""
+    index = bisect_left(times, moment)
+    if index >= len(times) or (index == 0 and times[0] != moment):
+        return None
+    if times[index] == moment:
+        return counts[index]
+    share = (moment - times[index - 1]) / (times[index] - times[index - 1])
+    return counts[index - 1] + share * (counts[index] - counts[index - 1])

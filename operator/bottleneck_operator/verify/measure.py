@@ -1,0 +1,82 @@
+"""What an action is judged by: the metric before and after, and the guardrails. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..api import units
+from ..api.policy import BottleneckPolicy
+from ..api.report import BottleneckReport, Metric
+from ..observe.history import History
+from ..observe.observation import Observation, WorkloadType
+from ..observe.series import goodput_series, latency_series
+
+HANG_SECONDS = 120.0
+"""A training process that speaks but ended no step for so long after a change hangs."""
+
+WARM_UP = {"DataLoader": 5.0, "Replicas": 10.0}
+"""Seconds after the acknowledgement that are left out: new workers start, a backlog drains."""
+
+
+def metric_of(policy: BottleneckPolicy, workload: WorkloadType) -> Metric:
+    """What users of such a workload feel."""
+    if workload is WorkloadType.INFERENCE:
+        return Metric(name=f"latency p{percentile(policy)}", unit="s", lower_is_better=True)
+    return Metric(name="goodput", unit="samples/s")
+
+
+def bin_seconds(metric: Metric) -> float:
+    """Width of a bin: a percentile needs more requests than a rate needs steps."""
+    return 2.0 if metric.lower_is_better else 1.0
+
+
+def percentile(policy: BottleneckPolicy) -> int:
+    """The percentile that the policy's latency objective names, 95 without one."""
+    latency = policy.spec.objectives.latency
+    return latency.percentile if latency else 95
+
+
+def series(
+    policy: BottleneckPolicy,
+    metric: Metric,
+    histories: Mapping[str, History],
+    start: float,
+    end: float,
+    width: float,
+) -> list[float]:
+    """The metric between two moments, one figure for each bin."""
+    values = histories.values()
+    if metric.lower_is_better:
+        figures = latency_series(values, start, end, width, percentile(policy))
+    else:
+        figures = goodput_series(values, start, end, width)
+    return [round(value, 6) for value in figures]
+
+
+def after(
+    policy: BottleneckPolicy,
+    report: BottleneckReport,
+    histories: Mapping[str, History],
+    now: float,
+) -> list[float]:
+    """The metric since the action was acknowledged, without the warm-up."""
+    since, action = report.status.acknowledged_at, report.spec.action
+    if since is None or action is None:
+        return []
+    start = since.timestamp() + WARM_UP.get(action.type, 0.0)
+    return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
+
+
+def guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:
+    """What broke since the action and needs no statistics to be undone; empty when nothing did."""
+    kills = observation.value("memory.oomKills")
+    if kills:
+        return f"{kills:.0f} out-of-memory kills"
+    waited = observation.value("training.sinceStepSeconds")
+    if waited is not None and waited > HANG_SECONDS:
+        return f"no step for {waited:.0f}s"
+    limit, rate = policy.spec.objectives.error_rate, observation.value("inference.errorRate")
+    judged_by = report.spec.symptom.objective
+    if limit and rate is not None and judged_by != "ErrorRate" and rate > units.fraction(limit.max):
+        return f"error rate {rate:.1%} is over {limit.max}"
+    return ""
