@@ -67,6 +67,27 @@ def latency_series(
     return series
 
 
+def drained_at(histories: Iterable[History], since: float) -> float | None:
+    """When everything that had arrived by ``since`` was answered (operator's clock); None while it
+    is not. First come, first served is assumed; a server that is gone keeps nobody waiting."""
+    owed: dict[str, int] = {}
+    done: dict[str, float] = {}
+    speaking: set[str] = set()
+    for history in histories:
+        for received, sample in history.samples:
+            if received < since:
+                continue
+            for process in sample.inference:
+                target = owed.setdefault(process.epoch, process.arrivals)
+                if process.requests >= target:
+                    done.setdefault(process.epoch, received)
+        if history.last is not None:
+            speaking |= {process.epoch for process in history.last[1].inference}
+    if not owed or any(epoch in speaking and epoch not in done for epoch in owed):
+        return None
+    return max(done.values(), default=since)
+
+
 def _bins(start: float, end: float, width: float) -> Iterable[tuple[float, float]]:
     count = int((end - start) / width + 1e-9)
     return [(start + i * width, start + (i + 1) * width) for i in range(count)]

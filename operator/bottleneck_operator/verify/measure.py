@@ -9,13 +9,13 @@ from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
-from ..observe.series import goodput_series, latency_series
+from ..observe.series import drained_at, goodput_series, latency_series
 
 HANG_SECONDS = 120.0
 """A training process that speaks but ended no step for so long after a change hangs."""
 
 WARM_UP = {"DataLoader": 5.0, "Replicas": 10.0}
-"""Seconds after the acknowledgement that are left out: new workers start, a backlog drains."""
+"""Seconds after the acknowledgement that are left out at least: new workers start, caches fill."""
 
 
 def metric_of(policy: BottleneckPolicy, workload: WorkloadType) -> Metric:
@@ -59,11 +59,19 @@ def after(
     histories: Mapping[str, History],
     now: float,
 ) -> list[float]:
-    """The metric since the action was acknowledged, without the warm-up."""
+    """The metric since the action was acknowledged, without the warm-up: the latency of a request
+    that queued behind the old backlog tells of the old state, however late it is answered."""
     since, action = report.status.acknowledged_at, report.spec.action
     if since is None or action is None:
         return []
     start = since.timestamp() + WARM_UP.get(action.type, 0.0)
+    if report.spec.metric.lower_is_better:
+        backlog = drained_at(histories.values(), since.timestamp())
+        # Who came while the backlog was worked off still stood behind its end.
+        follower = None if backlog is None else drained_at(histories.values(), backlog)
+        if follower is None:
+            return []
+        start = max(start, follower)
     return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
 
 
