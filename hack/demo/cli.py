@@ -121,7 +121,9 @@ class Demo:
                 operator=self.args.operator_replicas > 0,
             )
             stack.enter_context(self._cleaning_up("namespace", self._delete_namespace, stage))
-            stage.kubectl("create", "namespace", self.args.namespace)
+            with self.view.phase("webhook"):
+                stage.kubectl("create", "namespace", self.args.namespace)
+                stage.wait_for_injection()
             entries = []
             # One after the other: together they need more than the two cores of a small machine,
             # and each would be measured in the other's noise.

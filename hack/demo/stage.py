@@ -34,6 +34,22 @@ class Stage:
             log=self.log,
         )
 
+    def wait_for_injection(self) -> None:
+        """Until pods get the sidecar. The webhook fails open, so a pod that is created before the
+        API server can reach it starts without; asked for with pods that are never created."""
+
+        def injected() -> bool:
+            try:
+                labels = self.kubectl(
+                    *("run", "probe", "--image=none", "--labels=bottleneck.dev/inject=true"),
+                    *("--dry-run=server", "--output=jsonpath={.metadata.labels}"),
+                )
+            except DemoError:
+                return False  # the namespace's service account takes a moment
+            return "bottleneck.dev/injected" in labels
+
+        self.wait("the webhook to add the sidecar to pods", injected, 60, "bottleneck-operator")
+
     def wait_for_deployment(self, name: str) -> None:
         """Until all replicas are ready."""
         path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments"
