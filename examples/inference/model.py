@@ -15,10 +15,10 @@ from .text import ALPHABET, TEXT
 
 Array = NDArray[numpy.float32]
 
-MAX_PROMPT = 16
+MAX_PROMPT = 8
 """Most characters of the prompt that are read: the network forgets what lies further back."""
 
-MAX_TOKENS = 64
+MAX_TOKENS = 32
 """Most characters that one request gets."""
 
 
