@@ -129,7 +129,7 @@ def test_what_has_nothing_to_be_compared_with_is_not_begun() -> None:
 def test_after_leaves_the_warm_up_out() -> None:
     verifying = report(knobs_action(), Phase.VERIFYING, acknowledged_at=moment(-25))
     figures = after(policy(), verifying, _lines(60), NOW)  # type: ignore[arg-type]
-    assert len(figures) == 10  # 25 seconds less five of warm-up, in bins of two
+    assert len(figures) == 20  # 25 seconds less five of warm-up, a bin a second
     planned = report(knobs_action(), Phase.PLANNED)
     assert after(policy(), planned, _lines(60), NOW) == []  # type: ignore[arg-type]
 

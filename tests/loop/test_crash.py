@@ -80,8 +80,11 @@ async def _live(world: World, kube: Any, until_phase: tuple[str, ...], seconds: 
         await services.streams.close()
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("behaviour", ["starved", "harmful"])
+@pytest.mark.parametrize(
+    ("behaviour", "before"),
+    [("starved", True), ("harmful", False)],
+    ids=["kept, dying before a write", "reverted, dying after a write"],
+)
 def test_death_at_any_write_neither_loses_nor_repeats_the_action(
     world: World, behaviour: str, before: bool
 ) -> None:

@@ -155,7 +155,7 @@ def test_without_a_sidecar_nothing_is_done_and_it_says_so(world: World, operator
     world.policy("trainer")
     until(
         "telemetry is missing",
-        lambda: world.condition("trainer", "TelemetryAvailable")[0] == "False",
+        lambda: world.condition("trainer", "TelemetryAvailable") == ("False", "NotInjected"),
     )
     assert world.condition("trainer", "Bottlenecked") == ("Unknown", "Unknown")
     assert world.reports() == []

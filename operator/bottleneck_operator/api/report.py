@@ -157,7 +157,7 @@ class ReportSpec(Model):
     before: list[float] = Field(
         default_factory=list, description="The metric before the action, one figure per bin."
     )
-    bin_seconds: float = Field(2.0, gt=0, description="Width of a bin, in seconds.")
+    bin_seconds: float = Field(1.0, gt=0, description="Width of a bin, in seconds.")
     action: Action | None = Field(None, description="Absent when only people can act.")
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 

@@ -215,7 +215,7 @@ class PolicyLoop:
         assert self._target is not None
         if self._target.finished:
             return Problem(Reason.NO_REPLICAS, f"{self._target.ref} has finished")
-        if self._target.ready:
+        if self._target.active:
             return Problem(
                 Reason.NOT_INJECTED,
                 'the pods have no sidecar; set the label bottleneck.dev/inject: "true" in the pod '

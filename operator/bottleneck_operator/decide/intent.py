@@ -14,7 +14,7 @@ from ..diagnose.diagnosis import Diagnosis
 from ..observe.history import History
 from ..observe.observation import Observation
 from ..observe.windows import WINDOW_SECONDS
-from ..verify.measure import bin_seconds, metric_of, series
+from ..verify.measure import BIN_SECONDS, metric_of, series
 from .decision import Plan, Refusal
 
 BEFORE_SECONDS = 60.0
@@ -37,9 +37,8 @@ def intent(
     what was never measured before could never be judged after."""
     assert diagnosis.symptom is not None
     metric = metric_of(policy, observation.type)
-    width = bin_seconds(metric)
     start = max(now - BEFORE_SECONDS, min(breached_at, now) - WINDOW_SECONDS)
-    before = series(policy, metric, histories, start, now, width)
+    before = series(policy, metric, histories, start, now, BIN_SECONDS)
     if len(before) < BEFORE_BINS or not median(before) > 0:
         message = f"{len(before)} of {BEFORE_BINS} figures to compare with so far"
         return Refusal(Reason.NO_DATA, message)
@@ -56,7 +55,7 @@ def intent(
         whys=list(diagnosis.whys),
         metric=metric,
         before=before,
-        bin_seconds=width,
+        bin_seconds=BIN_SECONDS,
         action=plan.action,
     )
 

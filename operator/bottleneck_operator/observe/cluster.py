@@ -22,7 +22,8 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The workload of a policy. ``replicas`` and ``ready`` are None where it has no scale."""
+    """The workload of a policy. ``replicas`` and ``ready`` are None where it has no scale;
+    ``active`` tells whether it has any pod that runs."""
 
     ref: TargetRef
     resource: Resource
@@ -30,6 +31,7 @@ class Target:
     selector: Selector
     replicas: int | None
     ready: int | None
+    active: bool
     finished: bool
 
 
@@ -84,6 +86,7 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         selector=selector,
         replicas=replicas if resource.scalable else None,
         ready=ready if resource.scalable else None,
+        active=bool(status.get("active") or status.get("readyReplicas")),
         finished=any(
             condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
             for condition in status.get("conditions") or []

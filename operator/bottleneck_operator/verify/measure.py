@@ -14,6 +14,10 @@ from ..observe.series import drained_at, goodput_series, latency_series
 HANG_SECONDS = 120.0
 """A training process that speaks but ended no step for so long after a change hangs."""
 
+BIN_SECONDS = 1.0
+"""Width of a bin: that of the telemetry's lines. More and shorter bins settle a clear case sooner;
+a bin without steps or requests is left out."""
+
 WARM_UP = {"DataLoader": 5.0, "Replicas": 10.0}
 """Seconds after the acknowledgement that are left out at least: new workers start, caches fill."""
 
@@ -23,11 +27,6 @@ def metric_of(policy: BottleneckPolicy, workload: WorkloadType) -> Metric:
     if workload is WorkloadType.INFERENCE:
         return Metric(name=f"latency p{percentile(policy)}", unit="s", lower_is_better=True)
     return Metric(name="goodput", unit="samples/s")
-
-
-def bin_seconds(metric: Metric) -> float:
-    """Width of a bin: a percentile needs more requests than a rate needs steps."""
-    return 2.0 if metric.lower_is_better else 1.0
 
 
 def percentile(policy: BottleneckPolicy) -> int:
