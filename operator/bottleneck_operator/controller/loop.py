@@ -386,7 +386,7 @@ class PolicyLoop:
         return Progress(
             observation=observation,
             replicas=self._target.replicas if self._target else None,
-            ready=self._target.ready if self._target else None,
+            ready=self._ready(running),
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
             target_gone=self._target is None or self._target.finished,
             newest_generation=others.generation if others else 0,
@@ -395,6 +395,12 @@ class PolicyLoop:
             ),
             verdict=verdict,
         )
+
+    def _ready(self, running: list[Pod]) -> int | None:
+        """Ready replicas: the watch of pods knows sooner than the target's status does."""
+        if self._target is None or self._target.ready is None:
+            return None
+        return max(self._target.ready, sum(pod.ready for pod in running))
 
     def _judge(
         self,
