@@ -15,7 +15,7 @@ from .text import ALPHABET, TEXT
 
 Array = NDArray[numpy.float32]
 
-MAX_PROMPT = 8
+MAX_PROMPT = 16
 """Most characters of the prompt that are read: the network forgets what lies further back."""
 
 MAX_TOKENS = 32
