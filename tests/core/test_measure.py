@@ -17,7 +17,7 @@ from bottleneck_operator.observe.observation import Observation, WorkloadType
 from bottleneck_operator.observe.series import drained_at
 from bottleneck_operator.observe.windows import WINDOW_SECONDS
 from bottleneck_operator.report.reports import ReportStore, advanced
-from bottleneck_operator.verify.measure import after, guardrail, metric_of
+from bottleneck_operator.verify.measure import after, before, guardrail, metric_of
 
 from .builders import (
     NOW,
@@ -132,6 +132,16 @@ def test_after_leaves_the_warm_up_out() -> None:
     assert len(figures) == 20  # 25 seconds less five of warm-up, a bin a second
     planned = report(knobs_action(), Phase.PLANNED)
     assert after(policy(), planned, _lines(60), NOW) == []  # type: ignore[arg-type]
+
+
+def test_until_the_change_is_in_force_it_is_still_before() -> None:
+    planned = report(knobs_action(), Phase.PLANNED)
+    assert before(policy(), planned, {}) == planned.spec.before
+    verifying = report(knobs_action(), Phase.VERIFYING, acknowledged_at=moment(-1))
+    figures = before(policy(), verifying, _lines(60))  # type: ignore[arg-type]
+    assert figures == [*planned.spec.before, 32.0, 32.0, 32.0, 32.0]
+    # A process that took over has no figures of that time; the recorded ones stand.
+    assert before(policy(), verifying, {}) == planned.spec.before
 
 
 def _queue(answered: list[int]) -> dict[str, History]:

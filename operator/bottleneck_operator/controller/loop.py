@@ -47,7 +47,7 @@ from ..report.events import Recorder
 from ..report.reports import ReportStore, now_utc
 from ..report.status import Problem, View, status_of, substance
 from ..verify.judge import judge
-from ..verify.measure import after, guardrail, percentile
+from ..verify.measure import after, before, guardrail, percentile
 from .claims import Claims
 
 log = logging.getLogger(__name__)
@@ -414,7 +414,7 @@ class PolicyLoop:
             return None
         spec = report.spec
         return judge(
-            spec.before,
+            before(policy, report, histories),
             after(policy, report, histories, now),
             spec.metric.lower_is_better,
             guardrail(policy, report, observation),

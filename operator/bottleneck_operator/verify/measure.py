@@ -52,6 +52,20 @@ def series(
     return [round(value, 6) for value in figures]
 
 
+def before(
+    policy: BottleneckPolicy, report: BottleneckReport, histories: Mapping[str, History]
+) -> list[float]:
+    """The metric before the action: the recorded figures, and those from the decision until the
+    change was in force, as far as they are still known."""
+    until = report.status.acknowledged_at
+    if until is None:
+        return report.spec.before
+    start, end = report.spec.decided_at.timestamp(), until.timestamp()
+    width = report.spec.bin_seconds
+    more = series(policy, report.spec.metric, histories, start, end, width)
+    return [*report.spec.before, *more]
+
+
 def after(
     policy: BottleneckPolicy,
     report: BottleneckReport,
