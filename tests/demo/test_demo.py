@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OBJECTIVE_MS = 400
+OBJECTIVE_MS = 250
 
 pytestmark = [pytest.mark.cluster, pytest.mark.demo]
 
