@@ -1,7 +1,7 @@
 """The server as an ASGI application: one model, one worker thread, first come first served.
 
-    GET /generate?context=CHARACTERS&tokens=CHARACTERS     200 with the text
-    GET /healthz                                           200 once the model is loaded
+    GET /generate?context=TOKENS&tokens=TOKENS   200 with the text
+    GET /healthz                                 200 once the model is loaded
 
 A request waits until the worker is free; the SDK's middleware reports that wait and the model's own
 time, which is how the operator can tell queueing from slowness.

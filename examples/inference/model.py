@@ -15,11 +15,14 @@ from .text import ALPHABET, TEXT
 
 Array = NDArray[numpy.float32]
 
-MAX_PROMPT = 16
+CHARACTERS_PER_TOKEN = 4
+"""About what a token of a language model stands for in English; the trace counts tokens."""
+
+MAX_PROMPT = 128
 """Most characters of the prompt that are read: the network forgets what lies further back."""
 
-MAX_TOKENS = 32
-"""Most characters that one request gets."""
+MAX_TOKENS = 48
+"""Most tokens that one request gets."""
 
 
 def sigmoid(values: Array) -> Array:
@@ -40,14 +43,15 @@ class CharacterModel:
         self.hidden = self.weights["embedding.weight"].shape[1]
 
     def generate(self, context: int, tokens: int) -> str:
-        """``tokens`` characters that follow a prompt of ``context`` characters of the text."""
-        end = context % len(TEXT) or len(TEXT)
-        prompt = TEXT[max(0, end - min(context, MAX_PROMPT)) : end] or TEXT[:1]
+        """``tokens`` tokens' worth of text that follows a prompt of ``context`` tokens."""
+        length = context * CHARACTERS_PER_TOKEN
+        end = length % len(TEXT) or len(TEXT)
+        prompt = TEXT[max(0, end - min(length, MAX_PROMPT)) : end] or TEXT[:1]
         states = [numpy.zeros(self.hidden, numpy.float32) for _ in range(self.layers)]
         for character in prompt[:-1]:
             self._step(ALPHABET.index(character), states)
         output, last = [], ALPHABET.index(prompt[-1])
-        for _ in range(min(tokens, MAX_TOKENS)):
+        for _ in range(min(tokens, MAX_TOKENS) * CHARACTERS_PER_TOKEN):
             top = self._step(last, states)
             scores = self.weights["head.weight"] @ top + self.weights["head.bias"]
             last = int(scores.argmax())

@@ -12,7 +12,7 @@ import torch
 
 from examples.inference import app as server
 from examples.inference.app import App, build
-from examples.inference.model import MAX_TOKENS, CharacterModel
+from examples.inference.model import CHARACTERS_PER_TOKEN, MAX_PROMPT, MAX_TOKENS, CharacterModel
 from examples.inference.text import ALPHABET, TEXT
 from examples.inference.train import CharacterNet, export, train
 
@@ -30,21 +30,21 @@ def model(network: CharacterNet, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 def test_numpy_generates_what_torch_does(network: CharacterNet, model: CharacterModel) -> None:
-    characters = [ALPHABET.index(character) for character in TEXT[84:100]]
+    characters = [ALPHABET.index(character) for character in TEXT[200 - MAX_PROMPT : 200]]
     with torch.no_grad():
         for _ in range(12):
             characters.append(int(network(torch.tensor([characters]))[0, -1].argmax()))
-    expected = "".join(ALPHABET[character] for character in characters[16:])
-    assert model.generate(context=100, tokens=12) == expected
+    expected = "".join(ALPHABET[character] for character in characters[MAX_PROMPT:])
+    assert model.generate(context=50, tokens=3) == expected
 
 
 @pytest.mark.parametrize("context", [0, 1, len(TEXT), 10**9 - 1])
 def test_any_context_will_do(model: CharacterModel, context: int) -> None:
-    assert len(model.generate(context, 3)) == 3
+    assert len(model.generate(context, 3)) == 3 * CHARACTERS_PER_TOKEN
 
 
 def test_the_work_is_bounded(model: CharacterModel) -> None:
-    assert len(model.generate(10, 10**9 - 1)) == MAX_TOKENS
+    assert len(model.generate(10, 10**9 - 1)) == MAX_TOKENS * CHARACTERS_PER_TOKEN
     assert model.generate(10, 0) == ""
 
 
