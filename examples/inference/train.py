@@ -17,8 +17,8 @@ from torch import nn
 from .text import ALPHABET, TEXT
 
 HIDDEN = 160
-"""So small that the weights stay in a core's own cache; replicas on one machine would otherwise wait
-for the memory that they share, and two would hardly serve more than one."""
+"""So small that the weights stay in a core's own cache; replicas on one machine would otherwise
+wait for the memory that they share, and two would hardly serve more than one."""
 LAYERS = 2
 SEQUENCE = 48
 BATCH = 16
