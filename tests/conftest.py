@@ -97,3 +97,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)
+
+
+@pytest.fixture(scope="module")
+def crds(cluster: Cluster) -> Iterator[None]:
+    """The CRDs, taken away in the end: Helm installs its own in other tests."""
+    folder = str(ROOT / "crds")
+    cluster.kubectl("apply", "--server-side", "-f", folder)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
+    yield
+    # Policies whose operator was killed keep its finalizer; the operator's own command frees them.
+    cluster.run(str(Path(sys.executable).parent / "bottleneck-operator"), "--release")
+    cluster.kubectl("delete", "-f", folder, "--timeout=60s")

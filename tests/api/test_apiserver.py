@@ -11,7 +11,7 @@ import pytest
 from bottleneck_operator.api.policy import BottleneckPolicy, PolicyStatus
 from bottleneck_operator.api.report import BottleneckReport, ReportStatus
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
@@ -64,12 +64,6 @@ def report(**action: Any) -> Object:
             | action,
         },
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
 
 
 @pytest.fixture

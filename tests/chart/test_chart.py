@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,8 @@ import yaml
 
 pytestmark = pytest.mark.cluster
 
-CHART = str(Path(__file__).parents[2] / "charts" / "bottleneck-operator")
+ROOT = Path(__file__).parents[2]
+CHART = str(ROOT / "charts" / "bottleneck-operator")
 RELEASE = "chart-test"
 SYSTEM = "chart-test-system"
 OPERATOR = f"{RELEASE}-bottleneck-operator"
@@ -51,6 +53,8 @@ def release(cluster: Cluster) -> Iterator[None]:
         gone = ("--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout=180s")
         cluster.helm("uninstall", RELEASE, *gone, check=False)
         cluster.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+        # Helm leaves the CRDs, for the policies' sake; the next release has another name.
+        cluster.kubectl("delete", "-f", str(ROOT / "crds"), "--ignore-not-found", "--timeout=60s")
 
 
 # --- values and templates ------------------------------------------------------------------------
@@ -170,11 +174,28 @@ def started(cluster: Cluster, namespace: str) -> Callable[..., Object]:
 
     def started(name: str, *, inject: bool) -> Object:
         here = ("--namespace", namespace)
+        injectors = get(cluster, "--namespace", SYSTEM, "deployment", INJECTOR)
+        if injectors["spec"]["replicas"]:
+            wait_for_agent(cluster, namespace)
         cluster.kubectl(*here, "create", "-f", "-", input=pod(name, inject=inject))
         cluster.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=120s", f"pod/{name}")
         return get(cluster, *here, "pod", name)
 
     return started
+
+
+def wait_for_agent(cluster: Cluster, namespace: str, memory: str = "") -> None:
+    """Until a pod would get the sidecar (with that memory limit): kube-proxy hears of a new webhook
+    a moment after it is ready."""
+    asked = ("--namespace", namespace, "create", "--dry-run=server", "-o", "json", "-f", "-")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        would = json.loads(cluster.kubectl(*asked, input=pod("asks", inject=True)))
+        for container in would["spec"].get("initContainers", []):
+            if memory in ("", container["resources"]["limits"]["memory"]):
+                return
+        time.sleep(0.2)
+    pytest.fail(f"no pod got the sidecar {memory}")
 
 
 def sidecars(found: Object) -> list[str]:
@@ -213,7 +234,7 @@ def test_without_its_webhook_a_pod_starts_all_the_same(
 
 @pytest.mark.usefixtures("release")
 def test_an_upgrade_changes_what_it_is_told_and_keeps_the_certificate(
-    cluster: Cluster, started: Callable[..., Object]
+    cluster: Cluster, namespace: str, started: Callable[..., Object]
 ) -> None:
     def state() -> tuple[Object, str]:
         secret = get(cluster, "--namespace", SYSTEM, "secret", f"{INJECTOR}-tls")["data"]
@@ -225,6 +246,7 @@ def test_an_upgrade_changes_what_it_is_told_and_keeps_the_certificate(
     install(cluster, "--set", "sidecar.resources.memoryLimit=80Mi")
     assert state() == before
     assert state()[1] == before[0]["ca.crt"]
+    wait_for_agent(cluster, namespace, memory="80Mi")
     agent = started("asks", inject=True)["spec"]["initContainers"][0]
     assert agent["resources"]["limits"]["memory"] == "80Mi"
 

@@ -199,17 +199,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def crds(cluster: Any) -> Iterator[None]:
-    """The CRDs, taken away in the end so that the chart's tests find a cluster without them."""
-    cluster.kubectl("apply", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds"))
-    yield
-    # Policies whose operator was killed keep its finalizer; the operator's own command frees them.
-    cluster.run(str(Path(sys.executable).parent / "bottleneck-operator"), "--release")
-    cluster.kubectl("delete", "-f", str(ROOT / "crds"), "--timeout=60s")
-
-
 @pytest.fixture
 def world(cluster: Any, namespace: str, crds: None) -> World:
     """A fresh namespace with the CRDs installed and no operator running yet."""
