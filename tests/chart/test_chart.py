@@ -190,7 +190,7 @@ def wait_for_agent(cluster: Cluster, namespace: str, memory: str = "") -> None:
     asked = ("--namespace", namespace, "create", "--dry-run=server", "-o", "json", "-f", "-")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        would = json.loads(cluster.kubectl(*asked, input=pod("asks", inject=True)))
+        would = json.loads(cluster.kubectl(*asked, input=pod("probe", inject=True)))
         for container in would["spec"].get("initContainers", []):
             if memory in ("", container["resources"]["limits"]["memory"]):
                 return
