@@ -67,7 +67,7 @@ INFERENCE = Scenario(
     metric="latency p95",
     unit="ms",
     measure=figures.latency_p95,
-    warm_up_seconds=10,
+    warm_up_seconds=25,
 )
 
 
