@@ -28,7 +28,8 @@ class Component:
 
 def pids(cluster: Cluster) -> dict[str, int]:
     """Process numbers of what runs on the node, by program name."""
-    found = namespace.processes(cluster).items()
+    # A component's child looks like it until it runs another program; the component is the older.
+    found = sorted(namespace.processes(cluster).items(), reverse=True)
     return {Path(command[0]).name: pid for pid, command in found if command and command[0]}
 
 
