@@ -106,7 +106,8 @@ def test_a_mirror_that_never_answers_is_given_up(mirror, cache):
     let_go = threading.Event()
     mirror.answers["/"] = lambda _: let_go.wait(60)
     try:
-        with pytest.raises(download.UnavailableError, match="did not answer within 1 s"):
+        # On a busy machine the time may already run out while the connection is made.
+        with pytest.raises(download.UnavailableError, match="did not answer within 1 s|timed out"):
             download.probe(mirror.url, LIMITS)
     finally:
         let_go.set()
