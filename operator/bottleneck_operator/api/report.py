@@ -212,3 +212,9 @@ class BottleneckReport(Model):
     metadata: ObjectMeta
     spec: ReportSpec
     status: ReportStatus = Field(default_factory=ReportStatus)
+
+    @property
+    def number(self) -> int:
+        """The number at the end of its name, 0 for a name without one."""
+        tail = self.metadata.name.rpartition("-")[2]
+        return int(tail) if tail.isdigit() else 0

@@ -119,7 +119,7 @@ class PolicyLoop:
                 report = await self._move(policy, report, step, time.time())
             if report.status.phase is Phase.REVERTING:
                 pods = await self._pods(policy)
-                await self._undo(policy, report, pods)
+                await self._bring_about(policy, report, pods, undo=True)
 
     # -- observe ---------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class PolicyLoop:
         self._note_breach(diagnosis, observation)
         await self._step_all(policy, observation, histories, running, now)
         decision = await self._decide(policy, diagnosis, observation, histories, running, now)
-        telemetry = await self._telemetry(policy, observation, running)
+        telemetry = self._telemetry(observation, running)
         return View(
             replicas=self._target.replicas,
             telemetry=telemetry,
@@ -198,9 +198,7 @@ class PolicyLoop:
             or now - self._first_seen[pod.uid] > GRACE_SECONDS
         ]
 
-    async def _telemetry(
-        self, policy: BottleneckPolicy, observation: Observation, running: list[Pod]
-    ) -> Problem | None:
+    def _telemetry(self, observation: Observation, running: list[Pod]) -> Problem | None:
         if observation.expected and observation.streaming == observation.expected:
             return None
         if running:
@@ -429,10 +427,9 @@ class PolicyLoop:
         now: float,
     ) -> BottleneckReport:
         try:
-            if step.step is Step.APPLY:
-                await self._apply(policy, report, running)
-            elif step.step is Step.UNDO:
-                await self._undo(policy, report, running)
+            if step.step is not Step.MOVE:
+                undo = step.step is Step.UNDO
+                await self._bring_about(policy, report, running, undo)
         except SupersededError as error:
             step = Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, str(error))
         self._target_read = 0.0
@@ -440,9 +437,15 @@ class PolicyLoop:
             return report
         return await self._move(policy, report, step, now)
 
-    async def _apply(
-        self, policy: BottleneckPolicy, report: BottleneckReport, running: list[Pod]
+    async def _bring_about(
+        self,
+        policy: BottleneckPolicy,
+        report: BottleneckReport,
+        running: list[Pod],
+        undo: bool = False,
     ) -> None:
+        """The effect of a report's action, or its undoing. Which knobs that means follows from the
+        report's phase."""
         action = report.spec.action
         assert action is not None
         if action.knobs is not None:
@@ -450,25 +453,11 @@ class PolicyLoop:
             if wanted is not None:
                 await act_knobs.write(self.services.kube, running, wanted)
         elif action.replicas is not None and self._target is not None:
-            change, namespace = action.replicas, policy.metadata.namespace
-            await set_replicas(
-                self.services.kube, namespace, self._target, change.replaces, change.desired
-            )
-
-    async def _undo(
-        self, policy: BottleneckPolicy, report: BottleneckReport, running: list[Pod]
-    ) -> None:
-        action = report.spec.action
-        assert action is not None
-        if action.knobs is not None:
-            wanted = desired_knobs([report])
-            if wanted is not None:
-                await act_knobs.write(self.services.kube, running, wanted)
-        elif action.replicas is not None and self._target is not None:
-            change, namespace = action.replicas, policy.metadata.namespace
-            await set_replicas(
-                self.services.kube, namespace, self._target, change.desired, change.replaces
-            )
+            old, new = action.replicas.replaces, action.replicas.desired
+            if undo:
+                old, new = new, old
+            namespace = policy.metadata.namespace
+            await set_replicas(self.services.kube, namespace, self._target, old, new)
 
     async def _pods(self, policy: BottleneckPolicy) -> list[Pod]:
         self._target_read = 0.0

@@ -86,7 +86,7 @@ async def create(
 ) -> BottleneckReport:
     """Records an intent. The name follows from the number of the newest report, so two processes
     that decide at once collide on it: the second gets ``KubeError`` 409."""
-    numbers = [_number(report.metadata.name) for report in store.of(policy)]
+    numbers = [report.number for report in store.of(policy)]
     number = max([*numbers, policy.status.next_report - 1], default=0) + 1
     meta = ObjectMeta(name=f"{policy.metadata.name}-{number}", namespace=policy.metadata.namespace)
     body = {
@@ -115,11 +115,6 @@ async def create(
         raise RuntimeError(f"report {meta.name} came back unreadable")
     entry = TimelineEntry(time=spec.decided_at, what=str(phase), message=spec.refusal)
     return await set_status(kube, store, report, ReportStatus(phase=phase, timeline=[entry]))
-
-
-def _number(name: str) -> int:
-    tail = name.rpartition("-")[2]
-    return int(tail) if tail.isdigit() else 0
 
 
 async def set_status(

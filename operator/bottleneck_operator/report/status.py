@@ -106,14 +106,9 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         knobs=_knobs(view),
         last_action=_last_action(view.reports),
         next_report=max(
-            [policy.status.next_report, *(_number(report) + 1 for report in view.reports)]
+            [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
     )
-
-
-def _number(report: BottleneckReport) -> int:
-    tail = report.metadata.name.rpartition("-")[2]
-    return int(tail) if tail.isdigit() else 0
 
 
 def _ready(view: View, policy: BottleneckPolicy, condition: _Condition) -> ConditionStatus:
