@@ -14,10 +14,11 @@ from bottleneck_operator.diagnose.diagnosis import Diagnosis
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.history import History
 from bottleneck_operator.observe.observation import Observation, WorkloadType
-from bottleneck_operator.observe.series import drained_at
+from bottleneck_operator.observe.series import drained_at, in_force_at
 from bottleneck_operator.observe.windows import WINDOW_SECONDS
 from bottleneck_operator.report.reports import ReportStore, advanced
 from bottleneck_operator.verify.measure import after, before, guardrail, metric_of
+from bottleneck_sidecar.wire import Acknowledgement
 
 from .builders import (
     NOW,
@@ -210,6 +211,40 @@ def test_a_step_to_another_phase_is_told_with_its_time() -> None:
     closed = advanced(applied, replace(step, phase=Phase.ABANDONED), moment(2))
     assert closed.closed_at == moment(2)
     assert closed.applied_at == moment(1)
+
+
+def test_what_was_in_force_while_the_api_server_was_away_counts_from_then() -> None:
+    status = report(knobs_action(), Phase.APPLIED, applied_at=moment(1)).status
+    told = Next(Step.MOVE, Phase.VERIFYING, Reason.ACTION_ACKNOWLEDGED, "", at=moment(3))
+    assert advanced(status, told, moment(25)).acknowledged_at == moment(3)
+    assert advanced(status, replace(told, at=None), moment(25)).acknowledged_at == moment(25)
+    assert advanced(status, replace(told, at=moment(0)), moment(25)).acknowledged_at == moment(1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "second"),
+    [
+        ({"a": {2: 1}}, 2),
+        ({"a": {2: 1}, "b": {4: 1}}, 4),
+        ({"a": {2: 1}, "b": {}}, None),
+        ({"a": {2: 0, 3: 2}}, 3),
+        ({}, None),
+    ],
+    ids=["one rank", "the last of two", "one has not", "a newer one will do", "nobody speaks"],
+)
+def test_knobs_are_in_force_when_the_last_rank_said_so_first(
+    answers: dict[str, dict[int, int]], second: int | None
+) -> None:
+    lines = []
+    for at in range(1, 7):
+        ranks = []
+        for epoch, told in answers.items():
+            known = [generation for when, generation in told.items() if when <= at]
+            answer = Acknowledgement(known[-1], "Applied") if known else None
+            ranks.append(rank(epoch, at, NOW + at, acknowledgement=answer))
+        lines.append(sample(NOW + at, at, *ranks))
+    found = in_force_at([history(*lines)], 1)
+    assert found == (None if second is None else NOW + second)
 
 
 def _meta(version: str) -> dict[str, str]:

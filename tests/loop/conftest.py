@@ -211,6 +211,9 @@ def operator(world: World, tmp_path: Path) -> Iterator[Operator]:
     made = Operator(world.cluster.env, tmp_path / "operator.log")
     made.start()
     yield made
+    # Shown by pytest when the test failed: what was done, and what the operator said.
+    for report in world.reports():
+        print(json.dumps(report.get("status", {}), indent=1))
     made.kill(signal.SIGTERM)
     print(made.log.read_text()[-8000:])
 

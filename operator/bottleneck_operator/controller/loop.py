@@ -40,6 +40,7 @@ from ..kube import JSON_PATCH, Kube
 from ..observe.cluster import Pod, PodStore, Target, TargetError, owner_of_replicas, read_target
 from ..observe.history import History
 from ..observe.observation import Observation, Reading, Signal, WorkloadType
+from ..observe.series import in_force_at
 from ..observe.streams import Streams
 from ..observe.windows import observe
 from ..report import metrics, reports
@@ -385,6 +386,7 @@ class PolicyLoop:
             observation=observation,
             replicas=self._target.replicas if self._target else None,
             ready=self._ready(running),
+            in_force_at=in_force_at(histories.values(), own.generation) if own else None,
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
             target_gone=self._target is None or self._target.finished,
             newest_generation=others.generation if others else 0,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from ..api.conditions import APPROVED_ANNOTATION, Reason
@@ -49,6 +49,8 @@ class Next:
     reason: Reason | None = None
     message: str = ""
     verdict: Verdict | None = None
+    at: datetime | None = None
+    """When it came about, where that was before it could be written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ class Progress:
     ready: int | None = None
     annotated: bool = False
     """Whether every running pod carries the generation that the report wants now."""
+    in_force_at: float | None = None
+    """When every rank ran with the report's knobs, seconds since the Unix epoch. An API server that
+    is away must not move it: what was measured since would count as measured before."""
     target_gone: bool = False
     newest_generation: int = 0
     """Newest knobs generation that another report has brought into force."""
@@ -131,6 +136,7 @@ def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: da
                 Phase.VERIFYING,
                 Reason.ACTION_ACKNOWLEDGED,
                 f"generation {generation} is in force in {len(progress.observation.ranks)} ranks",
+                at=_moment(progress.in_force_at),
             )
         if not progress.annotated:
             return Next(Step.APPLY)
@@ -158,6 +164,10 @@ def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: da
             f"{progress.ready} of {desired} replicas are ready after {REPLICAS_DEADLINE:.0f}s",
         )
     return Next(Step.WAIT)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _await_verdict(report: BottleneckReport, progress: Progress) -> Next:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
+from bottleneck_sidecar.wire import InferenceServer, Sample, TrainingRank
+
 from .counters import bucket_percentile, counts_latency
 from .history import History
 
@@ -86,6 +88,29 @@ def drained_at(histories: Iterable[History], since: float) -> float | None:
     if not owed or any(epoch in speaking and epoch not in done for epoch in owed):
         return None
     return max(done.values(), default=since)
+
+
+def in_force_at(histories: Iterable[History], generation: int) -> float | None:
+    """When the last rank said for the first time that it runs with that knobs generation or a newer
+    one (operator's clock); None while one of those that speak has not said so."""
+    moments: list[float] = []
+    for history in histories:
+        first: dict[str, float] = {}
+        for received, sample in history.samples:
+            for process in _processes(sample):
+                told = process.acknowledgement
+                if told is not None and told.generation >= generation and told.result != "Refused":
+                    first.setdefault(process.epoch, received)
+        if history.last is not None:
+            speaking = [process.epoch for process in _processes(history.last[1])]
+            if not speaking or any(epoch not in first for epoch in speaking):
+                return None
+            moments += [first[epoch] for epoch in speaking]
+    return max(moments, default=None)
+
+
+def _processes(sample: Sample) -> list[TrainingRank | InferenceServer]:
+    return [*sample.training, *sample.inference]
 
 
 def _bins(start: float, end: float, width: float) -> Iterable[tuple[float, float]]:

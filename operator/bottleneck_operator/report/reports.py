@@ -150,7 +150,8 @@ def advanced(
     if phase is Phase.APPLIED:
         changes["applied_at"] = now
     if phase is Phase.VERIFYING:
-        changes["acknowledged_at"] = now
+        # Not the time of writing: the API server may have been away in between.
+        changes["acknowledged_at"] = max(step.at or now, status.applied_at or now)
     if step.verdict is not None:
         changes |= {"judged_at": now, "verdict": step.verdict, "after": after or []}
     elif phase is Phase.REVERTING:
