@@ -67,6 +67,13 @@ class Container:
     memory_pressure_seconds: float | None = None
     io_pressure_seconds: float | None = None
     read_bytes: int | None = None
+    memory_limit_hits: int | None = None
+    """Times that an allocation met the limit (v1 ``failcnt``; v2 events ``max`` and ``high``)."""
+    major_faults: int | None = None
+    """Page faults that had to read from storage."""
+    node_cpus: int | None = None
+    node_busy_seconds: float | None = None
+    """CPU seconds in which any CPU of the node did work, whoever asked for it (``/proc/stat``)."""
     cpus: int | None = None
     """CPUs that the workload may be scheduled on (its affinity mask)."""
     epoch: str | None = None
@@ -103,7 +110,15 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRank:
-    """Counters of one rank. ``seconds`` maps each of ``PHASES`` to its share of ``step_seconds``.
+    """Counters of one rank. ``seconds`` maps each of ``PHASES`` to its share of ``step_seconds``;
+    ``cpu_seconds`` tells how much of each the training thread spent on a CPU.
+
+    ``run_queue_seconds`` is how long the training thread was ready to run and got no CPU. The
+    ``loader_`` counters are of all loader workers together, those that ended included:
+    ``loader_seconds`` is the sum of their lifetimes. ``checkpoint_seconds`` and
+    ``evaluation_seconds`` belong to no step; ``phase`` names the one the process is in now.
+    ``low_precision_steps`` are those with 16-bit work. ``capabilities`` of the device that the work
+    runs on, for instance ``bf16``.
 
     ``knobs`` are the settings in force (dotted names, for instance ``dataLoader.workers``);
     ``settable`` are those that this process can change while it runs."""
@@ -117,6 +132,19 @@ class TrainingRank:
     seconds: dict[str, float]
     last_step_at: float | None = None
     loss: float | None = None
+    started_at: float | None = None
+    """Start of the process, seconds since the Unix epoch."""
+    phase: str | None = None
+    """``step``, ``checkpoint`` or ``evaluation``: what the process was in when it reported."""
+    cpu_seconds: dict[str, float] | None = None
+    run_queue_seconds: float | None = None
+    checkpoint_seconds: float | None = None
+    evaluation_seconds: float | None = None
+    loader_seconds: float | None = None
+    loader_cpu_seconds: float | None = None
+    loader_run_queue_seconds: float | None = None
+    low_precision_steps: int | None = None
+    capabilities: list[str] | None = None
     knobs: dict[str, float | str | bool] | None = None
     settable: list[str] | None = None
     acknowledgement: Acknowledgement | None = None
@@ -128,8 +156,12 @@ class InferenceServer:
 
     ``latency_buckets`` counts requests per ``LATENCY_BOUNDS_SECONDS`` bucket, the last one being
     the overflow. ``queue_seconds`` is the part before the model began, ``service_seconds`` the
-    model's own. ``in_flight`` and ``queued`` are gauges; ``concurrency`` is how many requests the
-    process serves at once, where it knows."""
+    model's own, ``dependency_seconds`` what requests waited for others (``dependencies``: by name;
+    in neither of the former). ``busy_seconds`` is the sum over batches of the model's time: what a
+    batch of eight takes counts once. ``run_queue_seconds``: as in ``TrainingRank``, over all
+    threads. ``first_service_seconds`` is the model's time for its first batch. ``in_flight`` and
+    ``queued`` are gauges; ``concurrency`` is how many requests the process serves at once, where it
+    knows."""
 
     epoch: str
     worker: int
@@ -144,6 +176,15 @@ class InferenceServer:
     queued: int | None = None
     concurrency: int | None = None
     batches: int | None = None
+    started_at: float | None = None
+    """Start of the process, seconds since the Unix epoch."""
+    busy_seconds: float | None = None
+    first_service_seconds: float | None = None
+    dependency_seconds: float | None = None
+    dependencies: dict[str, float] | None = None
+    retries: int | None = None
+    run_queue_seconds: float | None = None
+    capabilities: list[str] | None = None
     knobs: dict[str, float | str | bool] | None = None
     settable: list[str] | None = None
     acknowledgement: Acknowledgement | None = None
