@@ -1,8 +1,8 @@
 """Runs the fault suite and says how often the engine names the truth.
 
-    make bench-diagnosis
-    make bench-diagnosis FAULTS=my-faults ONLY=slow-storage
-    python -m hack.bench.diagnosis --list
+make bench-diagnosis
+make bench-diagnosis FAULTS=my-faults ONLY=slow-storage
+python -m hack.bench.diagnosis --list
 """
 
 from __future__ import annotations
@@ -86,15 +86,16 @@ class Progress:
         self.say(f"{count}, about {left / 60:.0f} min left: {planned.id}")
 
 
-def bench(planned: Sequence[Planned], out: Path, rediagnose: bool, say: Callable[[str], None]) -> (
-    list[Outcome]
-):
+def bench(
+    planned: Sequence[Planned], out: Path, rediagnose: bool, say: Callable[[str], None]
+) -> list[Outcome]:
     """Runs and diagnoses everything. What fails is an outcome, too."""
     place = Place(out / "data", out / "recordings", out / "logs", out / "scratch")
     for folder in (place.recordings, place.logs, place.scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    place = Place(*(folder.resolve() for folder in (place.data, place.recordings, place.logs,
-                                                    place.scratch)))
+    place = Place(
+        *(folder.resolve() for folder in (place.data, place.recordings, place.logs, place.scratch))
+    )
     if not rediagnose:
         cgroups.sweep()
         network.sweep()

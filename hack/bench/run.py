@@ -100,7 +100,7 @@ class Run:
         def works() -> bool:
             for pod in self.pods:
                 pod.program.check()
-            return all([pod.works() for pod in self.pods])
+            return all([pod.works() for pod in self.pods])  # noqa: C419 - each has to be asked
 
         wait_until(works, START_SECONDS, f"{self.planned.id}: no step and no server")
         for pod in self.pods:
@@ -183,7 +183,9 @@ class Run:
             at = lines[-1][0] if lines else time.time()
             lines.append((at, json.dumps({"received": at, **facts})))
         path = self.place.recordings / f"{self.planned.id}.jsonl"
-        path.write_text("".join(f"{line}\n" for line in [json.dumps(header), *(t for _, t in lines)]))
+        path.write_text(
+            "".join(f"{line}\n" for line in [json.dumps(header), *(t for _, t in lines)])
+        )
         return path
 
     # Helpers

@@ -71,7 +71,7 @@ def _write_table(path: Path) -> None:
 
 
 def _write_text(path: Path) -> None:
-    draw = random.Random(7)
+    draw = random.Random(7)  # noqa: S311
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=n % 9 + 2)) for n in range(999)]
     with path.open("wb") as file:
         for _ in range(CHUNKS):
@@ -102,7 +102,7 @@ class _Files(Dataset[Sample]):
     def times(self) -> int:
         """How often the costly part is done for this sample: ``cost`` on average."""
         whole = int(self.cost)
-        return whole + (random.random() < self.cost - whole)
+        return whole + (random.random() < self.cost - whole)  # noqa: S311
 
 
 class Images(_Files):
@@ -119,7 +119,8 @@ class Images(_Files):
         path = self.files[index]
         image = Image.open(io.BytesIO(self.read(path))).convert("L")
         for _ in range(self.times()):
-            image = image.rotate(random.uniform(-5, 5), Image.Resampling.BICUBIC)
+            angle = random.uniform(-5, 5)  # noqa: S311
+            image = image.rotate(angle, Image.Resampling.BICUBIC)
         image = image.resize((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.BOX)
         pixels = numpy.asarray(image, dtype=numpy.float32) / 255
         return torch.from_numpy(pixels)[None], int(path.stem.partition("-")[2])

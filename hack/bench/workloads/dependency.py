@@ -13,7 +13,7 @@ import json
 import random
 import time
 
-ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
 
 async def serve(args: argparse.Namespace) -> None:
