@@ -18,7 +18,7 @@ from bottleneck_sidecar.training import StepMonitor
 from bottleneck_sidecar.wire import TrainingRank
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from .conftest import Agent, eventually  # type: ignore[import-not-found]
+from .conftest import Agent, Inbox, eventually  # type: ignore[import-not-found]
 
 
 @pytest.fixture(autouse=True)
@@ -54,33 +54,6 @@ class Trainer:
             output.backward()
         self.optimizer.step()
         self.monitor.step(samples=len(batch), loss=output if loss is None else loss)
-
-
-class Inbox:
-    """Stands where the agent's socket is, to see every single report."""
-
-    def __init__(self, path: Path) -> None:
-        import socket
-
-        self.path = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(self.path)
-
-    def read(self) -> list[TrainingRank]:
-        reports = []
-        while True:
-            try:
-                report = wire.decode_report(self._socket.recv(wire.MAX_BYTES))
-            except BlockingIOError:
-                return reports
-            assert report.training is not None
-            reports.append(report.training)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Inbox:
-    return Inbox(tmp_path / "inbox.sock")
 
 
 def test_steps_samples_and_seconds_add_up(inbox: Inbox) -> None:
@@ -333,10 +306,10 @@ def test_an_acknowledgement_that_was_lost_is_sent_again(inbox: Inbox, tmp_path: 
     path.write_text(knobs.EXAMPLE)
     monitor = StepMonitor(socket=str(tmp_path / "later.sock"), knobs=str(path))
     monitor.step()
-    assert monitor._urgent
+    assert monitor._knobs.urgent
     os.rename(inbox.path, tmp_path / "later.sock")
     monitor.step()
-    assert not monitor._urgent
+    assert not monitor._knobs.urgent
     assert inbox.read()[-1].acknowledgement is not None
     monitor.close()
 
