@@ -86,16 +86,14 @@ class Cgroup:
         else:
             self._write("cpu", "cpu.shares", str(1024 * pods))
 
-    def memory_bytes(self) -> int:
-        """What is charged to the cgroup now, page cache included."""
+    def kept_bytes(self) -> int:
+        """What is charged to the cgroup now and cannot be dropped: all but the pages of files."""
+        directory = self._directory("" if self.unified else "memory")
         name = "memory.current" if self.unified else "memory.usage_in_bytes"
-        return int(self._directory("" if self.unified else "memory").joinpath(name).read_text())
-
-    def cache_bytes(self) -> int:
-        """The part of it that is page cache and not in active use."""
-        text = self._directory("" if self.unified else "memory").joinpath("memory.stat").read_text()
-        figures = dict(line.split() for line in text.splitlines())
-        return int(figures["inactive_file"])
+        used = int((directory / name).read_text())
+        lines = (directory / "memory.stat").read_text().splitlines()
+        figures = dict(line.split() for line in lines)
+        return used - int(figures["inactive_file"]) - int(figures["active_file"])
 
     def limit_memory(self, limit: int) -> None:
         """At most that many bytes, page cache included."""

@@ -119,7 +119,8 @@ class Load(Part):
         " anything is injected: the same strain on any machine.",
     )
     rate: float | None = Field(None, gt=0, description="Mean requests per second.")
-    start: float = Field(0.0, ge=0, le=40, description="Second of the trace to begin with.")
+    trace: str = Field("", description="A trace of your own (CSV) next to this file.")
+    start: float = Field(0.0, ge=0, description="Second of the trace to begin with.")
     duration: float = Field(20.0, gt=0, description="Seconds of the trace that are repeated.")
     timeout: float = Field(10.0, gt=0, description="Seconds after which a client gives up.")
     path: str = "/generate"
@@ -150,7 +151,9 @@ class Inject(Part):
     cpu_quota_cores: float | None = Field(None, gt=0, description="CPU limit of each pod, cores.")
     memory_limit: Amount | None = Field(None, description='Memory limit of each pod: "600Mi".')
     memory_headroom: Amount | None = Field(
-        None, description="Memory limit as that much above what the pod uses once it is running."
+        None,
+        description="Memory limit as that much above what the running pod cannot do without:"
+        " what is left for the pages of files.",
     )
     competing_cpu: int = Field(
         0, ge=0, le=64, description="Busy processes of other pods; each weighs as much as this pod."

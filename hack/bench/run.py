@@ -24,6 +24,9 @@ START_SECONDS = 90.0
 PROBE_SECONDS = 60.0
 INTERVAL_SECONDS = 1.0
 RESTART_SECONDS = 0.5
+SETTLE_SECONDS = 4.0
+"""How long a process may go on allocating what it needs before its use of memory is measured."""
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Run:
             self._wait_for_work()
         self._send_load()
         if not self.inject.from_start:
+            if self.inject.memory_headroom:
+                time.sleep(SETTLE_SECONDS)
             if not self.inject.after:
                 self._inject(network)
             self._record()
@@ -124,10 +129,15 @@ class Run:
         return True
 
     def _load_command(self, load: Load) -> list[str]:
-        start = (load.start + 7.0 * self.planned.seed) % 45.0  # other arrivals with each seed
+        trace, start = [], load.start
+        if load.trace:
+            trace = ["--trace", str(self.planned.path.parent.resolve() / load.trace)]
+        else:
+            start = (start + 7.0 * self.planned.seed) % 45.0  # other arrivals with each seed
         pace = ("--rate", load.rate) if load.rate else ("--utilization", load.utilization)
         return module(
             "examples.loadgen",
+            *trace,
             *("--target", f"http://127.0.0.1:{self.port}{load.path}"),
             *("--start", f"{start:g}", "--duration", f"{load.duration:g}"),
             *("--timeout", f"{load.timeout:g}", "--seconds", "86400", pace[0], f"{pace[1]:g}"),
@@ -325,8 +335,7 @@ class Pod:
         if inject.memory_limit:
             cgroup.limit_memory(inject.memory_limit)
         if inject.memory_headroom:
-            used = cgroup.memory_bytes() - cgroup.cache_bytes()
-            cgroup.limit_memory(used + inject.memory_headroom)
+            cgroup.limit_memory(cgroup.kept_bytes() + inject.memory_headroom)
         if inject.storage_bytes_per_second:
             cgroup.limit_reads(inject.storage_bytes_per_second, self.run.place.data)
 
