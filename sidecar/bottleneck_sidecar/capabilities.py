@@ -16,8 +16,9 @@ BF16_CUDA, FP16_CUDA = (8, 0), (7, 0)
 
 @functools.cache
 def cpu(directory: str = "/proc") -> list[str] | None:
-    """``["bf16"]``, or ``[]`` for a CPU without; None where the flags cannot be read. Read once: that
-    file is long on large machines."""
+    """``["bf16"]``, or ``[]`` for a CPU without; None where the flags cannot be read.
+
+    Read once: that file is long on large machines."""
     for line in (proc.text(directory, "cpuinfo") or "").splitlines():
         key, _, flags = line.partition(":")
         if key.strip() in ("flags", "Features"):
