@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 from bottleneck_sidecar import proc
@@ -13,8 +14,11 @@ BF16_CUDA, FP16_CUDA = (8, 0), (7, 0)
 """Compute capability from which on tensor cores take the format (NVIDIA: Ampere, Volta)."""
 
 
+@functools.cache
 def cpu(directory: str = "/proc") -> list[str] | None:
-    """``["bf16"]``, or ``[]`` for a CPU without; None where the flags cannot be read."""
+    """``["bf16"]``, or ``[]`` for a CPU without; None where the flags cannot be read.
+
+    Read once: that file is long on large machines."""
     for line in (proc.text(directory, "cpuinfo") or "").splitlines():
         key, _, flags = line.partition(":")
         if key.strip() in ("flags", "Features"):

@@ -64,9 +64,7 @@ def locate(root: str = ROOT, process: str = "/proc/self") -> Cgroup | None:
     return Cgroup(unified=unified if unified != hybrid else None, **found)
 
 
-def read(
-    cgroup: Cgroup | None, cpus: int | None = None, node: str = "/proc"
-) -> Container | None:
+def read(cgroup: Cgroup | None, cpus: int | None = None, node: str = "/proc") -> Container | None:
     """The figures of ``cgroup`` now, and of the node's CPUs; None where the cgroup has none.
 
     ``cpus`` is handed through: the number of CPUs that the workload may be scheduled on. ``node``

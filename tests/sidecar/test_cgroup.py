@@ -168,7 +168,8 @@ def test_what_cannot_be_read_is_absent_and_the_rest_stays(
     whole = read(tree(tmp_path / "whole", files))
     assert whole is not None
     assert read(tree(tmp_path / "broken", files, **change)) == dataclasses.replace(
-        whole, **dict.fromkeys(fields.split())  # type: ignore[arg-type]
+        whole,
+        **dict.fromkeys(fields.split()),  # type: ignore[arg-type]
     )
 
 
