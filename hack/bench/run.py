@@ -28,7 +28,6 @@ SETTLE_SECONDS = 4.0
 """How long a process may go on allocating what it needs before its use of memory is measured."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where things are: the data sets, the recordings, the logs."""

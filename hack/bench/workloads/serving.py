@@ -24,8 +24,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import torch
 import uvicorn
-from bottleneck_sidecar import inference
-from bottleneck_sidecar.inference import Request, TelemetryMiddleware, current, service
+from bottleneck_sidecar.inference import (
+    Batching,
+    Request,
+    TelemetryMiddleware,
+    current,
+    dependency,
+    service,
+)
 
 from .models import SERVED
 
@@ -97,7 +103,7 @@ def pack_weights(args: argparse.Namespace) -> None:
     """Writes the archive (one MB, unpacked as often as is asked for) that a cold start unpacks."""
     path = Path(args.scratch) / "weights.xz"
     if args.load_mb and not path.exists():
-        weights = random.Random(7).randbytes(2**19) + bytes(2**19)  # noqa: S311
+        weights = bytes(random.Random(7).choices(range(16), k=2**20))  # noqa: S311
         path.write_bytes(lzma.compress(weights))
 
 
@@ -138,7 +144,7 @@ class App:
         query = parse_qs(scope["query_string"].decode("ascii", "replace"))
         context, tokens = int(query["context"][0]), int(query["tokens"][0])
         if self.args.dependency_url:
-            with inference.dependency(self.args.dependency_name):
+            with dependency(self.args.dependency_name):
                 await ask(self.args.dependency_url)
         if self.jobs.qsize() >= MAX_WAITING:
             return 503, {"error": "too many requests wait"}
@@ -217,8 +223,8 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     pack_weights(args)
-    options: dict[str, Any] = {"concurrency": 1}
-    app = TelemetryMiddleware(App(args), **options)
+    batching = Batching(args.batch_max, args.batch_delay) if args.batch_max > 1 else None
+    app = TelemetryMiddleware(App(args), concurrency=1, batching=batching)
     uvicorn.run(app, host="127.0.0.1", port=args.port, access_log=False, log_level="warning")
 
 
