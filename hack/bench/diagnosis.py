@@ -19,6 +19,7 @@ from typing import Any
 
 from . import cgroups, network
 from .cgroups import CgroupError
+from .cost import milliseconds
 from .faultfile import Fault, FaultError, Planned, plan
 from .judge import judge, named
 from .matrix import Outcome, figures, summary, table
@@ -54,7 +55,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--faults", type=Path, default=SUITE, help=f"folder of fault files ({SUITE})")
     add("--only", action="append", default=[], help="a cause, or part of a run's name; repeatable")
-    add("--seeds", type=int, default=1, help="runs of each fault, strength and model (1)")
+    add("--seeds", type=int, default=1, help="so many runs of each fault and strength (1)")
+    add("--all", action="store_true", help="every strength with every model, not with one of them")
     add("--jobs", type=int, default=1, help="runs at a time; only 1: they would slow each other")
     add("--rediagnose", action="store_true", help="run nothing: diagnose the kept recordings again")
     add("--list", action="store_true", help="name the runs, and run nothing")
@@ -126,7 +128,8 @@ def _one(planned: Planned, place: Place, rediagnose: bool) -> Outcome:
     outcome = Outcome(planned.id, fault.truth, fault.kind.value)
     try:
         recording = _recording(planned, place, rediagnose)
-        document, outcome.cpu_milliseconds = judge(recording, fault.objectives)
+        document = judge(recording, fault.objectives)
+        outcome.cpu_milliseconds = milliseconds(recording)
     except (RunError, CgroupError, NetworkError, OSError, ValueError) as error:
         outcome.failure = str(error)
         return outcome
@@ -160,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(json.dumps(Fault.model_json_schema(by_alias=True), indent=2))
         return 0
     try:
-        planned = plan(args.faults, range(args.seeds), args.only)
+        planned = plan(args.faults, range(args.seeds), args.only, args.all)
     except FaultError as error:
         print(f"bench-diagnosis: {error}", file=sys.stderr)
         return 1

@@ -256,8 +256,14 @@ class Planned:
         return {**work.options, **own, **self.fault.inject.options}
 
 
-def plan(folder: Path, seeds: Sequence[int], only: Iterable[str] = ()) -> list[Planned]:
-    """Every run of the folder's files, in the order of their names. Raises ``FaultError``."""
+def plan(
+    folder: Path, seeds: Sequence[int], only: Iterable[str] = (), everything: bool = False
+) -> list[Planned]:
+    """The runs of the folder's files, in the order of their names. Raises ``FaultError``.
+
+    Where a file has several strengths and several models, each strength gets one of the models,
+    the next one with the next seed; ``everything`` gives it all of them.
+    """
     files = sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])
     if not files:
         raise FaultError(
@@ -267,7 +273,7 @@ def plan(folder: Path, seeds: Sequence[int], only: Iterable[str] = ()) -> list[P
     planned: list[Planned] = []
     names: dict[str, Path] = {}
     for path in files:
-        for each in read(path, seeds):
+        for each in read(path, seeds, everything):
             if (other := names.setdefault(each.fault.name, path)) != path:
                 raise FaultError(f"{path}: {other} has the same name; write another name")
             if not wanted or any(word in each.id or word == each.fault.truth for word in wanted):
@@ -277,7 +283,7 @@ def plan(folder: Path, seeds: Sequence[int], only: Iterable[str] = ()) -> list[P
     return planned
 
 
-def read(path: Path, seeds: Sequence[int]) -> list[Planned]:
+def read(path: Path, seeds: Sequence[int], everything: bool = False) -> list[Planned]:
     """The runs of one file. Raises ``FaultError``."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -295,12 +301,13 @@ def read(path: Path, seeds: Sequence[int]) -> list[Planned]:
             " strong: {inject.cpuQuotaCores: 0.2}"
         )
     planned = []
-    for strength, changes in strengths.items():
+    for number, (strength, changes) in enumerate(strengths.items()):
         fault = _validated(path, strength, _changed(path, strength, document, changes))
         models = fault.workload.model if fault.workload and fault.workload.model else [""]
-        planned += [
-            Planned(fault, path, str(strength), model, seed) for model in models for seed in seeds
-        ]
+        whole = everything or len(strengths) == 1
+        for seed in seeds:
+            chosen = models if whole else [models[(number + seed) % len(models)]]
+            planned += [Planned(fault, path, str(strength), model, seed) for model in chosen]
     return planned
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ START_SECONDS = 90.0
 PROBE_SECONDS = 60.0
 INTERVAL_SECONDS = 1.0
 RESTART_SECONDS = 0.5
+FIRST_REQUESTS = 3
 SETTLE_SECONDS = 4.0
 """How long a process may go on allocating what it needs before its use of memory is measured."""
 
@@ -66,10 +68,14 @@ class Run:
             self._listen()
         for pod in self.pods:
             pod.start(options, network)
-        if not self.inject.from_start:
-            self._wait_for_work()
-        self._send_load()
-        if not self.inject.from_start:
+        if self.inject.from_start:
+            self._send_load()
+        else:
+            self._wait(lambda pod: pod.speaks, "no sign of the SDK")
+            self._send_load()
+            self._wait(lambda pod: pod.works, "no step and no answer")
+            for pod in self.pods:
+                pod.close()  # the agent takes over the socket
             if self.inject.memory_headroom:
                 time.sleep(SETTLE_SECONDS)
             if not self.inject.after:
@@ -98,17 +104,16 @@ class Run:
         for pod in self.pods:
             pod.listen()
 
-    def _wait_for_work(self) -> None:
-        """Until every process has told that it works; the agent takes over the socket then."""
+    def _wait(self, done: Callable[[Pod], bool], what: str) -> None:
+        """Until that is so of every pod, as its process tells."""
 
-        def works() -> bool:
+        def all_done() -> bool:
             for pod in self.pods:
                 pod.program.check()
-            return all([pod.works() for pod in self.pods])  # noqa: C419 - each has to be asked
+                pod.hear()
+            return all(done(pod) for pod in self.pods)
 
-        wait_until(works, START_SECONDS, f"{self.planned.id}: no step and no server")
-        for pod in self.pods:
-            pod.close()
+        wait_until(all_done, START_SECONDS, f"{self.planned.id}: {what}")
 
     def _send_load(self) -> None:
         load = self.fault.load
@@ -231,7 +236,7 @@ class Pod:
         self.cgroup = Cgroup(f"{run.planned.id}-{number}")
         run.stack.callback(self.cgroup.remove)
         self.inbox: socket.socket | None = None
-        self.working = False
+        self.speaks = self.works = False
         self.agent: Program | None = None
         self.ended_at: float | None = None
         self.program: Program
@@ -305,16 +310,18 @@ class Pod:
         self.inbox.setblocking(False)
         self.run.stack.callback(self.close)
 
-    def works(self) -> bool:
-        """Whether the process has told of a step, or of a server."""
+    def hear(self) -> None:
+        """Takes what the process has told: whether it has ended a step or answered requests."""
         while self.inbox is not None:
             try:
                 report = wire.decode_report(self.inbox.recv(wire.MAX_BYTES))
             except BlockingIOError:
-                break
-            training = report.training
-            self.working |= training.steps > 0 if training is not None else True
-        return self.working
+                return
+            self.speaks = True
+            if report.training is not None:
+                self.works |= report.training.steps > 0
+            if report.inference is not None:
+                self.works |= report.inference.requests >= FIRST_REQUESTS
 
     def close(self) -> None:
         """Gives the socket to the agent."""

@@ -29,13 +29,24 @@ def write(folder: Path, text: str, name: str = "fault.yaml") -> Path:
 
 def test_a_run_for_each_strength_model_and_seed(tmp_path: Path) -> None:
     write(tmp_path, FAULT)
-    runs = plan(tmp_path, range(2))
+    runs = plan(tmp_path, range(2), everything=True)
     assert len({run.id for run in runs}) == len(runs) == 8
     strong = [run for run in runs if run.strength == "strong"]
     assert {run.fault.inject.cpu_quota_cores for run in strong} == {0.2}
     assert all(run.options == {"workers": 0, "batch": 8} for run in strong)
     mild = next(run for run in runs if run.strength == "mild")
     assert mild.options == {"workers": 1, "batch": 8}, "a strength changes no other"
+
+
+def test_each_strength_gets_another_model_with_each_seed(tmp_path: Path) -> None:
+    write(tmp_path, FAULT)
+    runs = plan(tmp_path, range(2))
+    assert [(run.strength, run.model, run.seed) for run in runs] == [
+        ("mild", "cnn", 0),
+        ("mild", "mlp", 1),
+        ("strong", "mlp", 0),
+        ("strong", "cnn", 1),
+    ]
 
 
 def test_only_what_is_asked_for(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class Faults:
                 self.checkpoint(network)
         if args.leak_mb:
             self.kept.append(torch.ones(int(args.leak_mb * 2**18)))
+        if self.late(args.crash_after):
+            network(torch.zeros(1, 1))  # what a model says to data of another shape
         if args.hang == "lock" and self.late(args.hang_after):
             lock = threading.Lock()
             lock.acquire()
@@ -175,6 +177,7 @@ def arguments() -> argparse.Namespace:
     add("--checkpoint-mb", type=float, default=16.0, help="MB in a checkpoint besides the model")
     add("--no-mark-checkpoints", dest="mark_checkpoints", action="store_false", help="untold")
     add("--leak-mb", type=float, default=0.0, help="MB of memory lost in every step")
+    add("--crash-after", type=float, default=1e9, help="seconds until it fails")
     add("--hang", choices=["loader", "lock", "collective"], help="where it gets stuck")
     add("--hang-after", type=float, default=8.0, help="seconds until then")
     return parser.parse_args()
