@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.counters import Delta, deltas, speaking
 from bottleneck_operator.observe.history import History
-from bottleneck_operator.observe.observation import Observation, Reading
+from bottleneck_operator.observe.observation import NoData, Observation, Reading
 from bottleneck_operator.observe.windows import observe
 from bottleneck_sidecar.wire import (
     LATENCY_BOUNDS_SECONDS,
@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from .builders import CASES, NOW, history, sample
 from .telemetry import container, device, model_server, seen, training_rank
+
 
 def check(observation: Observation) -> None:
     """What holds for every observation of anything."""
@@ -246,3 +247,16 @@ def test_two_windows_that_meet_have_the_sums_of_both_together(at: int, processes
     whole = deltas(0, lines, processes, False)
     assert _sums(left + right) == pytest.approx(_sums(whole))
     assert whole == deltas(0, lines, processes, True)
+
+
+def test_a_rate_without_bounds_is_no_figure() -> None:
+    def line(number: int, at: float) -> Sample:
+        quick = training_rank(
+            990.0, epoch="q", number=1, samples=2**62 * number, last_step_at=5e-324 * number
+        )
+        return sample(at, number, training_rank(990.0 + number), quick)
+
+    observation = seen(history(*(line(i, NOW - 10 + i) for i in range(11))))
+    signal = observation.signal("training.samplesPerSecond")
+    assert signal == NoData("the counters give no finite number")
+    assert observation.value("training.stepSeconds") is not None
