@@ -167,7 +167,8 @@ class StepMonitor:
         """Sends a last report and takes the hooks away; called at exit by itself."""
         if not self.enabled or os.getpid() != self._process:
             return
-        self._report(time.perf_counter())
+        if self._steps or self._reported_at > float("-inf"):
+            self._report(time.perf_counter())
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
