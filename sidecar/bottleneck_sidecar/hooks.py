@@ -184,11 +184,9 @@ class _LastGradient:
 
 def _several_ranks() -> bool:
     distributed = torch.distributed
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
+    if not distributed.is_available() or not distributed.is_initialized():
+        return False
+    return bool(distributed.get_world_size() > 1)
 
 
 def _save(original: Any) -> Any:

@@ -57,7 +57,8 @@ class AdjustableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self.obstacle is not None:
-            return self._begun(iter(self._loader))
+            iterator: Iterator[Any] = self._begun(iter(self._loader))
+            return iterator
         epoch = _Epoch(self)
         self._epochs.add(epoch)
         return epoch

@@ -82,7 +82,8 @@ class ServerMonitor:
         with self._lock:
             self._arrivals += 1
             if retry is not None:
-                self._retries = (self._retries or 0) + retry
+                self._tells_retries = True
+                self._retries += retry
             self._in_flight += 1
         return request
 
@@ -119,7 +120,8 @@ class ServerMonitor:
         finally:
             now = time.perf_counter()
             with self._lock:
-                self._depended = self._depended or bool(requests)
+                if requests:
+                    self._depended = True
                 for request in requests:
                     request._settle(now)
                     request._depending -= 1
@@ -147,7 +149,8 @@ class ServerMonitor:
         """Requests that wait for a dependency before the model begins: not queued for the model."""
         self._busy = 0.0
         self._first_service: float | None = None
-        self._retries: int | None = None
+        self._retries = 0
+        self._tells_retries = False
         self._depended = False
         self._dependency = 0.0
         self._dependencies: dict[str, float] = {}
@@ -265,7 +268,7 @@ class ServerMonitor:
                 first_service_seconds=self._first_service,
                 dependency_seconds=self._dependency if self._depended else None,
                 dependencies=dict(self._dependencies) if self._depended else None,
-                retries=self._retries,
+                retries=self._retries if self._tells_retries else None,
                 run_queue_seconds=waited,
                 capabilities=device,
                 knobs=dict(self._in_force),

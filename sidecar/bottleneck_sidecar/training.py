@@ -167,7 +167,8 @@ class StepMonitor:
         """Sends a last report and takes the hooks away; called at exit by itself."""
         if not self.enabled or os.getpid() != self._process:
             return
-        self._report(time.perf_counter())
+        if self._steps or self._reported_at > float("-inf"):
+            self._report(time.perf_counter())
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -246,9 +247,9 @@ class StepMonitor:
             run_queue_seconds=proc.run_queue_seconds(self._schedstat),
             checkpoint_seconds=clock.seconds[CHECKPOINT],
             evaluation_seconds=clock.seconds[EVALUATION],
-            loader_seconds=workers and workers.seconds,
-            loader_cpu_seconds=workers and workers.cpu_seconds,
-            loader_run_queue_seconds=workers and workers.run_queue_seconds,
+            loader_seconds=workers.seconds,
+            loader_cpu_seconds=workers.cpu_seconds,
+            loader_run_queue_seconds=workers.run_queue_seconds,
             low_precision_steps=self._low_steps,
             capabilities=self._capabilities,
             knobs=in_force,

@@ -20,11 +20,11 @@ LOOK_SECONDS = 0.4
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Over all workers: lifetime, CPU time, and time that the main threads were ready to run
-    without getting a CPU, in seconds."""
+    without getting a CPU, in seconds. None while there has never been a worker."""
 
-    seconds: float
-    cpu_seconds: float
-    run_queue_seconds: float | None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    run_queue_seconds: float | None = None
 
 
 class _Worker:
@@ -67,10 +67,10 @@ class LoaderWorkers:
                 self._look(pid, worker, now)
                 self._end(pid)
 
-    def read(self) -> Totals | None:
-        """The totals; None if there has never been a worker."""
+    def read(self) -> Totals:
+        """The totals now, or a moment ago."""
         if not self._any:
-            return None
+            return Totals()
         begun = time.monotonic()
         if begun >= self._again_at:
             for pid, worker in list(self._living.items()):

@@ -97,8 +97,8 @@ class Recorder:
         """Appends a line; False when there is to be no further one."""
         if self._size + len(line) > self._max_bytes:
             self._complain(
-                f"the recording {self._path} has reached {self._max_bytes / 2**20:.3g} MiB and ends; "
-                "for more give a greater --record-max-mb"
+                f"the recording {self._path} has reached {self._max_bytes / 2**20:.3g} MiB and "
+                "ends; for more give a greater --record-max-mb"
             )
             return False
         try:
