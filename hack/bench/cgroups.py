@@ -17,7 +17,7 @@ FOLDER = "bottleneck-faults"
 PERIOD_MICROSECONDS = 100_000
 CONTROLLERS = ("cpu", "cpuacct", "memory", "blkio")
 DEADLINE_SECONDS = 10.0
-WEIGHT = 8
+WEIGHT = 32
 """How many processes outside of the benchmark it takes to get as much CPU as all runs inside."""
 
 

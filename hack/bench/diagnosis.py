@@ -8,14 +8,17 @@ python -m hack.bench.diagnosis --list
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from . import cgroups, network
 from .cgroups import CgroupError
@@ -31,6 +34,7 @@ from .workloads.data import prepare
 
 SUITE = Path("tests/faults/suite")
 OUT = Path("build/bench")
+LOCK = Path(tempfile.gettempdir(), "bottleneck-faults.lock")
 OVERHEAD_SECONDS = 8.0
 """Start and end of a run, for the time left until the first runs have told."""
 
@@ -98,24 +102,37 @@ def bench(
     place = Place(
         *(folder.resolve() for folder in (place.data, place.recordings, place.logs, place.scratch))
     )
-    if not rediagnose:
-        cgroups.sweep()
-        network.sweep()
-        prepare(place.data)
-    progress = Progress(planned, say)
-    outcomes = []
-    for number, each in enumerate(planned):
+    with ExitStack() as stack:
         if not rediagnose:
-            progress.line(number, each)
-        outcome = _one(each, place, rediagnose)
-        outcomes.append(outcome)
-        if outcome.failure:
-            say(f"  failed: {outcome.failure}")
-        elif not rediagnose or not outcome.right:
-            verdict = "right" if outcome.right else f"WRONG, the truth is {outcome.truth}"
-            at = f"{each.id}: " if rediagnose else "  "
-            say(f"{at}named {outcome.named}: {verdict}{_runner_up(outcome)}")
+            stack.enter_context(_alone())
+            cgroups.sweep()
+            network.sweep()
+            prepare(place.data)
+        progress = Progress(planned, say)
+        outcomes = []
+        for number, each in enumerate(planned):
+            if not rediagnose:
+                progress.line(number, each)
+            outcome = _one(each, place, rediagnose)
+            outcomes.append(outcome)
+            if outcome.failure:
+                say(f"  failed: {outcome.failure}")
+            elif not rediagnose or not outcome.right:
+                verdict = "right" if outcome.right else f"WRONG, the truth is {outcome.truth}"
+                at = f"{each.id}: " if rediagnose else "  "
+                say(f"{at}named {outcome.named}: {verdict}{_runner_up(outcome)}")
     return outcomes
+
+
+def _alone() -> TextIO:
+    """A lock that is held for as long as its file is open. Raises ``RunError`` if it is taken."""
+    file = LOCK.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunError("another benchmark runs on this machine: wait for its end") from None
+    return file
 
 
 def _runner_up(outcome: Outcome) -> str:
@@ -176,7 +193,11 @@ def main(words: Sequence[str] | None = None) -> int:
         print(text, file=sys.stderr if args.output == "json" else sys.stdout, flush=True)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end what was started
-    outcomes = bench(planned, args.out, args.rediagnose, say)
+    try:
+        outcomes = bench(planned, args.out, args.rediagnose, say)
+    except RunError as error:
+        print(f"bench-diagnosis: {error}", file=sys.stderr)
+        return 1
     document: dict[str, Any] = figures(outcomes)
     path = args.out / "diagnosis.json"
     path.write_text(json.dumps(document, indent=2) + "\n")

@@ -26,6 +26,7 @@ PROBE_SECONDS = 60.0
 INTERVAL_SECONDS = 1.0
 RESTART_SECONDS = 0.5
 FIRST_REQUESTS = 3
+TOOLS_WEIGHT = 4
 SETTLE_SECONDS = 4.0
 """How long a process may go on allocating what it needs before its use of memory is measured."""
 
@@ -54,6 +55,10 @@ class Run:
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnf-")))
         self.pods: list[Pod] = []
         self.port = 0
+        # What drives and watches the workload must get its CPU whatever the workload suffers from.
+        self.tools = Cgroup(f"{planned.id}-tools")
+        stack.callback(self.tools.remove)
+        self.tools.weigh(TOOLS_WEIGHT)
 
     def execute(self) -> Path:
         """Runs it to the end; the path of the recording."""
@@ -96,7 +101,8 @@ class Run:
             *("--delay", str(wanted.delay), "--seed", str(self.planned.seed)),
             *("--later-delay", str(wanted.later_delay), "--later-after", str(wanted.later_after)),
         )
-        program = Program("the dependency", command, self.log("dependency")).start(self.stack)
+        log = self.log("dependency")
+        program = Program("the dependency", command, log, cgroup=self.tools).start(self.stack)
         port = self._told(program, "port")
         return {"dependency-url": f"http://127.0.0.1:{port}/", "dependency-name": wanted.name}
 
@@ -120,7 +126,8 @@ class Run:
         if load is None:
             return
         wait_until(self._reachable, START_SECONDS, f"{self.planned.id}: nothing on its port")
-        program = Program("the load", self._load_command(load), self.log("load"))
+        log = self.log("load")
+        program = Program("the load", self._load_command(load), log, cgroup=self.tools)
         program.start(self.stack)
         wait_until(lambda: _begun(program), PROBE_SECONDS, f"{self.planned.id}: no load")
 
@@ -355,8 +362,9 @@ class Pod:
         log = self.run.log(f"{self.name}-agent")
         log.unlink(missing_ok=True)
         environment = {"POD_NAME": self.name, "POD_NAMESPACE": "faults"}
-        self.agent = Program("the agent", command, log, environment=environment)
-        agent = self.agent.start(self.run.stack)
+        tools = self.run.tools
+        agent = Program("the agent", command, log, cgroup=tools, environment=environment)
+        self.agent = agent.start(self.run.stack)
 
         def listens() -> bool:
             agent.check()

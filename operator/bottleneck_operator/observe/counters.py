@@ -37,8 +37,8 @@ _INFERENCE_MORE = (
     "run_queue_seconds",
 )
 _FROM_ZERO = frozenset(_INFERENCE_MORE) - {"run_queue_seconds"}
-"""What a server keeps from its first measured request on. Before it has answered any it does not say
-so yet, and the sum is zero."""
+"""What a server keeps from its first measured request on. Before it has answered any it does not
+say so yet, and the sum is zero."""
 _Getter = Callable[[Any], tuple[Any, ...]]
 _GET: dict[type, tuple[tuple[str, ...], int, _Getter]] = {
     kind: (main + more, len(main), attrgetter(*main, *more))
