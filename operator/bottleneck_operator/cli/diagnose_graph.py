@@ -188,8 +188,7 @@ def _text(diagnosis: GraphDiagnosis) -> str:
     lines.append(f"{'':3} {'COMPONENT':{wide}}  {'METRIC':{metric}}  SCORE  WHY")
     for place, suspect in enumerate(diagnosis.ranking, 1):
         why = suspect.evidence[0]
-        lines.append(
-            f"{place:2}. {suspect.component:{wide}}  {suspect.metric:{metric}} "
-            f" {suspect.score:5.2f}  {why.statistic} {why.value:.4g} over {why.window}: {why.source}"
-        )
+        text = f"{why.statistic} {why.value:.4g} over {why.window}: {why.source}"
+        name = f"{suspect.component:{wide}}  {suspect.metric:{metric}}"
+        lines.append(f"{place:2}. {name}  {suspect.score:5.2f}  {text}")
     return "\n".join(lines)
