@@ -53,12 +53,12 @@ def _alarm(own: Sequence[Track], sign: int) -> Alarm:
         before = sign * (track.windows - track.median)
         smallest = track.floor * np.sqrt(2)
         for onset in (False, True):
-            null, _ = _scan(before, onset=onset)
+            null, _ = _scan(_open(before), onset=onset)
             limit = max(quantile(null, CERTAIN), smallest)
-            severities.append(_scan(during[None, :], onset=onset)[0][0] / limit)
+            severities.append(_scan(_open(during[None, :]), onset=onset)[0][0] / limit)
             healthy.append(null / limit)
         limit = max(quantile(before.ravel(), CERTAIN), track.floor)
-        profiles.append(np.clip(during / limit, -CLIP, CLIP))
+        profiles.append(np.clip(_open(during[None, :])[0] / limit, -CLIP, CLIP))
     severity = float(np.max(severities))
     chance = float(np.mean(np.max(healthy, axis=0) >= severity))
     profile = _average(np.array(profiles))
@@ -102,10 +102,9 @@ def _scan(windows: Array, *, onset: bool) -> tuple[Array, tuple[Steps, Steps]]:
     -inf where a row has no values to tell.
     """
     many, length = windows.shape
-    opened = _open(windows)
-    known = ~np.isnan(opened)
+    known = ~np.isnan(windows)
     zero = np.zeros((many, 1))
-    total = np.hstack([zero, np.cumsum(np.where(known, opened, 0.0), axis=1)])
+    total = np.hstack([zero, np.cumsum(np.where(known, windows, 0.0), axis=1)])
     count = np.hstack([zero, np.cumsum(known, axis=1)])
     best = np.full(many, -np.inf)
     first, last = np.zeros(many, np.int64), np.full(many, length, np.int64)

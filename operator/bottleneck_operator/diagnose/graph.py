@@ -118,27 +118,27 @@ def diagnose_graph(
 
 
 def _confirmed(calls: Calls, known: Panel, own: Sequence[Track]) -> tuple[Alarm, str] | None:
-    """The clearest alarm below the symptom in whose steps the symptom is unusual too."""
+    """The alarm below the symptom in whose steps the symptom is unusual too, and most so."""
     component, metric, _ = own[0].key
     groups: dict[tuple[str, str], list[Track]] = {}
     for key, track in known.tracks.items():
         if family(key[1]) is family(metric):
             groups.setdefault(key[:2], []).append(track)
     below = {name for name, _ in calls.below(component)} - {component}
-    best: tuple[Alarm, str] | None = None
+    best: tuple[float, Alarm, str] | None = None
     for group, its in sorted(groups.items()):
         if group[0] not in below:
             continue
         one = alarm(its)
-        if not one.certain or one.severity < max(CORROBORATION, best[0].severity if best else 0):
+        if not one.certain or one.severity < CORROBORATION:
             continue
-        together = [worst(track, one.affected, onset=one.onset) for track in own]
-        if any(
-            change is not None and change.chance <= 1 - CONFIRMED and change.rise >= track.floor
-            for change, track in zip(together, own, strict=True)
-        ):
-            best = one, _name(group)
-    return best
+        for track in own:
+            change = worst(track, one.affected, onset=one.onset)
+            if change is None or change.chance > 1 - CONFIRMED or change.rise < track.floor:
+                continue
+            if best is None or change.severity > best[0]:
+                best = change.severity, one, _name(group)
+    return best and best[1:]
 
 
 def _rank(
