@@ -15,6 +15,7 @@ class Calls:
     def __init__(
         self, topology: Iterable[tuple[str, str]], known: Mapping[Key, Track], *, upstream: bool
     ) -> None:
+        self._upstream = upstream
         edges = {(b, a) if upstream else (a, b) for a, b in topology if a != b}
         self._callees: dict[str, list[str]] = {}
         self._callers: dict[str, list[str]] = {}
@@ -31,12 +32,15 @@ class Calls:
     def ratio(self, caller: str, callee: str) -> float | None:
         """Calls of the callee for one request of the caller; None where they are not counted.
 
-        A callee's requests are shared out over its callers by the requests that these get.
+        A callee's requests are shared out over its callers by the requests that these get. On
+        turned edges it is the requests that one request of the callee causes at the caller.
         """
         if callee not in self._requests or caller not in self._requests:
             return None
-        callers = self._callers[callee]
-        return self._requests[callee] / sum(self._requests.get(one, 0.0) for one in callers)
+        served, senders = callee, self._callers[callee]
+        if self._upstream:
+            served, senders = caller, self._callees[caller]
+        return self._requests[served] / sum(self._requests.get(one, 0.0) for one in senders)
 
     def below(self, start: str) -> list[tuple[str, list[str]]]:
         """What ``start`` calls, directly or not, callers before callees, each with its callees.

@@ -183,16 +183,18 @@ def change(track: Track, affected: Rows, *, onset: bool, sign: int) -> Change | 
     )
 
 
-def worst(track: Track, affected: Rows, *, onset: bool) -> Change | None:
-    """The change in whichever bad direction is more severe."""
-    both = [change(track, affected, onset=onset, sign=sign) for sign in signs(track.key[1])]
+def worst(track: Track, affected: Rows, *, onset: bool, sign: int = 0) -> Change | None:
+    """The change in this direction; without one, in whichever bad direction is more severe."""
+    ways = (sign,) if sign else signs(track.key[1])
+    both = [change(track, affected, onset=onset, sign=way) for way in ways]
     known = [one for one in both if one is not None]
     return max(known, key=lambda one: one.severity, default=None)
 
 
-def quantile(values: Array, quantile: float = LIMIT_QUANTILE) -> float:
+def quantile(values: Array, share: float = LIMIT_QUANTILE) -> float:
+    """The quantile over what is known; 0 for nothing."""
     known = values[np.isfinite(values)]
-    return float(np.quantile(known, quantile)) if len(known) else 0.0
+    return float(np.quantile(known, share)) if len(known) else 0.0
 
 
 def _mean(values: Array) -> Array:

@@ -35,6 +35,7 @@ from .components import (
     family,
     is_mean,
     panel,
+    signs,
     worst,
 )
 from .figures import evidence, share_of
@@ -96,8 +97,7 @@ def diagnose_graph(
     own = [track for key, track in known.tracks.items() if key[:2] == symptom]
     if not own:
         raise SymptomError(_missing(baseline, incident, symptom))
-    kind = family(symptom[1])
-    calls = Calls(topology, known.tracks, upstream=kind is Family.TRAFFIC)
+    calls = Calls(topology, known.tracks, upstream=family(symptom[1]) is Family.TRAFFIC)
     seen, reason = alarm(own), ""
     if not seen.certain:
         confirmed = _confirmed(calls, known, own)
@@ -107,9 +107,11 @@ def diagnose_graph(
         reason = f"{_name(symptom)} is unusual in the steps in which {by} is out of its baseline"
     changes: dict[str, dict[Key, Change]] = {}
     for key, track in known.tracks.items():
-        change = worst(track, seen.affected, onset=seen.onset)
-        if change is not None:
-            changes.setdefault(key[0], {})[key] = change
+        # What adds up with the symptom must go the symptom's way; of others, any way is news.
+        sign = seen.sign if signs(key[1]) == signs(symptom[1]) and _alike(key[1], symptom[1]) else 0
+        found = worst(track, seen.affected, onset=seen.onset, sign=sign)
+        if found is not None:
+            changes.setdefault(key[0], {})[key] = found
     window = f"{seen.affected.sum() * known.step:g}s"
     ranking = _rank(calls, changes, symptom, _additive(own), window)
     return GraphDiagnosis(
@@ -122,7 +124,7 @@ def _confirmed(calls: Calls, known: Panel, own: Sequence[Track]) -> tuple[Alarm,
     component, metric, _ = own[0].key
     groups: dict[tuple[str, str], list[Track]] = {}
     for key, track in known.tracks.items():
-        if family(key[1]) is family(metric):
+        if _alike(key[1], metric):
             groups.setdefault(key[:2], []).append(track)
     below = {name for name, _ in calls.below(component)} - {component}
     best: tuple[float, Alarm, str] | None = None
@@ -148,11 +150,10 @@ def _rank(
     statistic: str,
     window: str,
 ) -> tuple[Suspect, ...]:
-    kind = family(symptom[1])
     telling: dict[str, Change] = {}
     rises: dict[str, Change] = {}
     for name, its in changes.items():
-        same = [change for key, change in its.items() if family(key[1]) is kind]
+        same = [change for key, change in its.items() if _alike(key[1], symptom[1])]
         if same:
             telling[name] = _most(same)
             rises[name] = _most([one for one in same if one.key[2] == statistic] or same)
@@ -217,6 +218,12 @@ def _measured(
             yield one
         else:
             waiting += callees[one]
+
+
+def _alike(metric: str, other: str) -> bool:
+    """Whether two metrics tell the same, so that one can explain the other."""
+    kind = family(metric)
+    return kind is family(other) and (kind is not Family.RESOURCE or metric == other)
 
 
 def _additive(own: Sequence[Track]) -> str:
