@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -356,3 +357,12 @@ def test_the_wire_keeps_what_a_recording_holds() -> None:
     (line,) = parse([FIRST, sample_line(NOW, told)]).lines
     assert isinstance(line.sample, Sample)
     assert line.sample == told
+
+
+def test_the_example_in_the_docs_is_a_recording() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recording.md").read_text()
+    (example,) = [block for block in page.split("```") if block.startswith('\n{"recording"')]
+    found = replay(parse(example.strip().splitlines()))
+    assert found.observation.type is WorkloadType.TRAINING
+    assert figure(found.facts["pods.unschedulableSeconds"]) == 42
+    assert "Insufficient" in found.texts["pods.unschedulable"]
