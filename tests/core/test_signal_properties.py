@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from .builders import CASES, NOW, history, sample
 from .telemetry import container, device, model_server, seen, training_rank
 
+
 def check(observation: Observation) -> None:
     """What holds for every observation of anything."""
     for signals in (observation.signals, *(r.signals for r in observation.replicas)):
