@@ -58,7 +58,7 @@ class Onset:
             for condition in policy.status.conditions
             if condition.type == Condition.BOTTLENECKED and condition.status == "True"
         ]
-        return min(self.degraded_at, *written)
+        return min([self.degraded_at, *written])
 
 
 def slowed(observation: Observation) -> bool:
