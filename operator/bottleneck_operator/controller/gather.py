@@ -128,7 +128,8 @@ class Gatherer:
                 len(running),
                 str(self.target.ref),
                 finished=self.target.finished,
-                active=self.target.active,
+                # Pods that the watch knows have a sidecar, even while none of them runs.
+                active=self.target.active and not self.pods(policy),
             ),
         )
 
