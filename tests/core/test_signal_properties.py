@@ -260,3 +260,19 @@ def test_a_rate_without_bounds_is_no_figure() -> None:
     signal = observation.signal("training.samplesPerSecond")
     assert signal == NoData("the counters give no finite number")
     assert observation.value("training.stepSeconds") is not None
+
+
+def test_a_replicas_own_signals_are_of_the_moment_whenever_they_are_looked_at() -> None:
+    def kept() -> dict[str, History]:
+        return {f"pod-{number}": history(*_pod(number, 2.0)) for number in range(2)}
+
+    late, early = kept(), kept()
+    unread, read = observe(late, list(late), NOW), observe(early, list(early), NOW)
+    expected = [dict(replica.signals) for replica in read.replicas]
+    for number, each in enumerate(late.values()):
+        for i in range(200):
+            t = 1001.0 + i
+            line = sample(NOW + 1 + i, 16 + i, training_rank(t, 0.5, number=number))
+            assert each.add(line.time, line)
+    assert [dict(replica.signals) for replica in unread.replicas] == expected
+    assert unread.replicas == read.replicas

@@ -359,6 +359,20 @@ def test_a_dependency_with_a_strange_name_has_a_signal_and_a_thousand_have_eight
     assert sorted(found) == [f"inference.dependency.d{number}" for number in range(192, 200)]
 
 
+def test_a_server_that_had_answered_nothing_yet_had_measured_zero() -> None:
+    unsaid = ("queue_seconds", "service_seconds", "batches", "busy_seconds", "dependencies")
+
+    def said(t: float) -> Sequence[object]:
+        idle = t < 985
+        changes = dict.fromkeys(unsaid) if idle else {}
+        return [model_server(max(0.0, t - 985), started_at=NOW - 100, **changes)]
+
+    young = seen(pod(said), window=20.0)
+    assert value(young, "inference.queueShare") == pytest.approx(0.2)
+    assert value(young, "inference.batchSize") == pytest.approx(4)
+    assert value(young, "inference.dependency.features") == pytest.approx(0.2)
+
+
 def test_a_dependency_that_is_called_for_the_first_time_counts_from_zero() -> None:
     def said(t: float) -> Sequence[object]:
         calls = {} if t < 995 else {"late": (t - 995) * 0.4}
