@@ -699,6 +699,15 @@ def test_replicas_on_one_node_are_not_strangers(
     assert ids(find(TRAINING, full, replicas=(node, node))) == causes
 
 
+def test_a_server_of_tokens_queues_and_does_not_wait_for_a_batch() -> None:
+    known = {"inference.occupancy": None, "inference.batchLimit": None, "inference.latency": 0.9}
+    tokens = {"inference.batchSize": 40.0, "inference.tokensPerSecond": 900.0}
+    queued = {"inference.queueShare": 0.8, "inference.queued": 12.0}
+    assert ids(find(SERVING, known | tokens | queued, POLICY[SERVING])) == ["queueing"]
+    slow = {"inference.queueShare": 0.0, "inference.serviceSeconds": 0.9}
+    assert ids(find(SERVING, known | tokens | slow, POLICY[SERVING])) == ["slow-model"]
+
+
 def test_many_threads_that_wait_a_little_are_not_one_that_waits_long() -> None:
     full = OVERSUBSCRIBED | {"cpu.runQueueShare": 0.5, "cpu.pressureShare": 0.5}
     assert ids(find(SERVING, full | {"cpu.usedCores": 6.0})) == []

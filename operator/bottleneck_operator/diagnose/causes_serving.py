@@ -274,6 +274,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Batches are too large for the latency that is wanted",
         workload=WorkloadType.INFERENCE,
         predicates=(
+            Predicate("inference.batching", ">=", 1, FLAG, flag=True),
             Predicate("inference.batchSize", ">=", 2, START),
             Predicate("inference.serviceShare", ">=", 0.50, START),
             any_of(
