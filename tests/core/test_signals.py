@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.history import KEEP_SECONDS, History
 from bottleneck_operator.observe.observation import NoData, Observation, Reading
-from bottleneck_sidecar.wire import Gpu
+from bottleneck_sidecar.wire import Gpu, InferenceServer
 
 from .builders import NOW, buckets, history, sample
 from .telemetry import (
@@ -307,6 +307,25 @@ def test_what_one_server_does_not_measure_is_not_known_of_all(
             assert isinstance(observation.signal(name), NoData), name
     for name in signals:
         assert isinstance(seen(server_pod()).signal(name), Reading)
+
+
+def test_a_server_that_has_answered_nothing_yet_began_at_zero() -> None:
+    """The SDK does not know that it can tell queue and model apart until the model is first called,
+    which may be in the middle of the window."""
+    begin = 995.0
+    unknown = dict.fromkeys(
+        ("queue_seconds", "service_seconds", "batches", "busy_seconds", "dependency_seconds")
+    )
+
+    def said(t: float) -> list[InferenceServer]:
+        if t <= begin:
+            return [model_server(0.0, dependencies=None, retries=None, **unknown)]
+        return [model_server(t - begin)]
+
+    observation = seen(pod(said))
+    assert value(observation, "inference.queueShare") == pytest.approx(0.2)
+    assert value(observation, "inference.dependencyShare") == pytest.approx(0.3)
+    assert value(observation, "inference.batchSize") == pytest.approx(4.0)
 
 
 def test_a_batch_counts_once_where_batches_are_measured() -> None:
