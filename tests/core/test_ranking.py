@@ -64,7 +64,7 @@ def test_a_close_runner_up_makes_the_first_less_sure() -> None:
 
 
 def test_what_was_not_measured_makes_a_cause_less_sure() -> None:
-    case = {"training.sinceStepSeconds": 40.0}
+    case = {"training.sinceStepSeconds": 80.0}
     assert find(TRAINING, case).causes[0].confidence > (
         find(TRAINING, case | {"training.longPhase": None}).causes[0].confidence
     )
@@ -183,7 +183,11 @@ def test_a_hang_breaches_every_objective_of_training() -> None:
     goals = Objectives.model_validate(
         {"goodput": {"min": "10"}, "dataWait": {"max": "20%"}, "stepTime": {"maxRegression": "20%"}}
     )
-    hung = {"training.sinceStepSeconds": 40.0, "training.samplesPerSecond": None}
+    hung = {
+        "training.sinceStepSeconds": 40.0,
+        "training.samplesPerSecond": None,
+        "cpu.usedCores": 0.01,
+    }
     diagnosis = find(TRAINING, hung, goals)
     assert [(s.name, s.current, s.met) for s in diagnosis.objectives] == [
         ("Goodput", "0 samples/s", False),
