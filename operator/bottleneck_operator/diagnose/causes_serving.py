@@ -1,16 +1,15 @@
-"""The catalogue, part two: causes of model servers."""
+"""The catalogue: causes of model servers."""
 
 from __future__ import annotations
 
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import DEPENDENCY_WAIT, FAILURES, MODEL_TIME, QUEUE_WAIT
+from .groups import DEGRADED, FLAG
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
 from .predicates import START, Predicate, all_of, any_of, either
 
 TARGET = "the policy's target"
-DEGRADED = "≥20% slower than its own baseline at the same load counts as degraded"
-FLAG = "yes or no"
 
 _SLOW = (
     Predicate("inference.latency", ">", "objective.latency", TARGET),
@@ -37,11 +36,17 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 f"{TARGET}; 5% where it sets none ({START})",
             ),
         ),
+        vetoes=(
+            Veto(
+                Predicate("inference.failures", "<", 3, START),
+                "one or two failures are no burst",
+            ),
+        ),
         share=shares.signal("inference.errorRate"),
         explains=(*explains(FAILURES), *explains("queueing", QUEUE_WAIT, when=_FEEDING)),
         whys=(
             Why(
-                "{inference.retryShare} of what arrives are retries, which feed the queue",
+                "{inference.retryShare} what arrives are retries, which feed the queue",
                 ("inference.retryShare",),
                 _FEEDING,
                 optional=True,
@@ -101,7 +106,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "that service takes {inference.dependencySlowdown} of what it usually takes",
+                "that service takes {inference.dependencySlowdown} what it usually takes",
                 ("inference.dependencySlowdown",),
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
@@ -128,7 +133,11 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             either(
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
-                    Predicate("inference.firstServiceSeconds", ">=", 1.0, START),
+                    Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
+                    either(
+                        Predicate("inference.queueShare", ">=", 0.50, START),
+                        Predicate("inference.firstServiceSeconds", ">=", 2.0, START),
+                    ),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -138,8 +147,8 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         share=shares.first_of(
-            shares.slowdown("inference.youngLatencyRatio", "inference.latencySlowdown"),
-            shares.slowdown("inference.firstServiceRatio"),
+            shares.slowdown("inference.youngLatencyRatio"),
+            shares.quotient("inference.firstServiceSeconds", "inference.uptimeSeconds"),
             shares.fixed(0.5, "the missing replicas' share of the load is not known"),
         ),
         explains=explains("queueing", "slow-model", QUEUE_WAIT, MODEL_TIME),
@@ -149,9 +158,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.uptimeSeconds",),
             ),
             Why(
-                "its first request took {inference.firstServiceRatio} of what one takes since:"
-                " it loads or compiles the model when somebody already waits",
-                ("inference.firstServiceRatio",),
+                "its first request took {inference.firstServiceSeconds},"
+                " {inference.firstServiceRatio} what one takes since: it loads or compiles the"
+                " model when somebody already waits",
+                ("inference.firstServiceSeconds", "inference.firstServiceRatio"),
                 Predicate("inference.firstServiceRatio", ">=", 5, START),
                 optional=True,
             ),
@@ -211,7 +221,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.arrivalRate", "inference.serviceSeconds", "inference.occupancy"),
             ),
             Why(
-                "the load is {inference.loadRatio} of what is usual",
+                "the load is {inference.loadRatio} what is usual",
                 ("inference.loadRatio",),
                 Predicate("inference.loadRatio", ">=", 1.20, START),
                 optional=True,
@@ -235,7 +245,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("inference.queueShare", ">=", 0.50, START),
             Predicate("inference.occupancy", "<", 0.70, START),
             Predicate("inference.batching", ">=", 1, FLAG, flag=True),
-            Predicate("inference.queueSeconds", ">=", 0.020, START),
+            Predicate("inference.queueSeconds", ">=", 0.030, START),
         ),
         vetoes=(
             Veto(
@@ -273,6 +283,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Batches are too large for the latency that is wanted",
         workload=WorkloadType.INFERENCE,
         predicates=(
+            Predicate("inference.batching", ">=", 1, FLAG, flag=True),
             Predicate("inference.batchSize", ">=", 2, START),
             Predicate("inference.serviceShare", ">=", 0.50, START),
             any_of(
