@@ -61,7 +61,9 @@ def revisions_of(listed: Iterable[Document], owner: str) -> tuple[Revision, ...]
             found.append(Revision(name, number, created, template))
         else:
             text = part(metadata, "annotations").get(REVISION)
-            number = int(text) if isinstance(text, str) and text.isdecimal() else 0
+            # People can write anything there, even what no integer can hold.
+            plain = isinstance(text, str) and text.isdecimal() and len(text) < 19
+            number = int(text) if plain else 0
             template = part(document, "spec", "template")
             found.append(Revision(str(number), number, created, template))
     return tuple(found)
