@@ -41,7 +41,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         explains=(*explains(FAILURES), *explains("queueing", QUEUE_WAIT, when=_FEEDING)),
         whys=(
             Why(
-                "{inference.retryShare} of what arrives are retries, which feed the queue",
+                "{inference.retryShare} what arrives are retries, which feed the queue",
                 ("inference.retryShare",),
                 _FEEDING,
                 optional=True,
@@ -101,7 +101,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "that service takes {inference.dependencySlowdown} of what it usually takes",
+                "that service takes {inference.dependencySlowdown} what it usually takes",
                 ("inference.dependencySlowdown",),
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
@@ -128,7 +128,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             either(
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
-                    Predicate("inference.firstServiceSeconds", ">=", 1.0, START),
+                    Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -138,8 +138,8 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         share=shares.first_of(
-            shares.slowdown("inference.youngLatencyRatio", "inference.latencySlowdown"),
-            shares.slowdown("inference.firstServiceRatio"),
+            shares.slowdown("inference.youngLatencyRatio"),
+            shares.quotient("inference.firstServiceSeconds", "inference.uptimeSeconds"),
             shares.fixed(0.5, "the missing replicas' share of the load is not known"),
         ),
         explains=explains("queueing", "slow-model", QUEUE_WAIT, MODEL_TIME),
@@ -149,9 +149,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.uptimeSeconds",),
             ),
             Why(
-                "its first request took {inference.firstServiceRatio} of what one takes since:"
-                " it loads or compiles the model when somebody already waits",
-                ("inference.firstServiceRatio",),
+                "its first request took {inference.firstServiceSeconds},"
+                " {inference.firstServiceRatio} what one takes since: it loads or compiles the"
+                " model when somebody already waits",
+                ("inference.firstServiceSeconds", "inference.firstServiceRatio"),
                 Predicate("inference.firstServiceRatio", ">=", 5, START),
                 optional=True,
             ),
@@ -211,7 +212,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.arrivalRate", "inference.serviceSeconds", "inference.occupancy"),
             ),
             Why(
-                "the load is {inference.loadRatio} of what is usual",
+                "the load is {inference.loadRatio} what is usual",
                 ("inference.loadRatio",),
                 Predicate("inference.loadRatio", ">=", 1.20, START),
                 optional=True,

@@ -60,13 +60,15 @@ def revisions_of(listed: Iterable[Document], owner: str) -> tuple[Revision, ...]
             template = part(document, "data", "spec", "template")
             found.append(Revision(name, number, created, template))
         else:
-            text = part(metadata, "annotations").get(REVISION)
-            # People can write anything there, even what no integer can hold.
-            plain = isinstance(text, str) and text.isdecimal() and len(text) < 19
-            number = int(text) if plain else 0
+            number = _revision(part(metadata, "annotations").get(REVISION))
             template = part(document, "spec", "template")
             found.append(Revision(str(number), number, created, template))
     return tuple(found)
+
+
+def _revision(text: object) -> int:
+    """The number in the annotation; people can write anything there, even what no integer holds."""
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 19 else 0
 
 
 def newest_change(
