@@ -71,7 +71,7 @@ class Box:
 
 
 def parsed(text: str) -> ElementTree.Element:
-    return ElementTree.fromstring(text)  # noqa: S314: it was made here
+    return ElementTree.fromstring(text)  # noqa: S314
 
 
 def boxes(element: ElementTree.Element, x: float = 0, y: float = 0) -> Iterator[Box]:

@@ -109,7 +109,7 @@ def _joints(sides: Sequence[Sequence[_Bone]]) -> list[dict[str, float]]:
     and nothing reaches out of the drawing on the left."""
     placed: list[dict[str, float]] = []
     for bones in sides:
-        x, at = MARGIN, {}
+        x, at = MARGIN, dict[str, float]()
         for bone in bones:
             lean = SLANT * bone.length if not at else 0.0
             x += bone.side(True) + lean
