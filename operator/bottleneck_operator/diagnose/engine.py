@@ -26,12 +26,15 @@ class _Tried:
 
 def diagnose(
     observation: Observation,
-    objectives: Objectives,
+    objectives: Objectives | None,
     facts: Mapping[str, Signal] | None = None,
+    texts: Mapping[str, str] | None = None,
     catalogue: Sequence[CauseEntry] = CATALOGUE,
 ) -> Diagnosis:
     """The diagnosis of ``observation``. ``facts`` are signals that telemetry cannot know, such as
     the desired number of replicas; they may be named in the catalogue like any other."""
+    if objectives is None:
+        objectives = Objectives()
     states = evaluate(objectives, observation)
     symptom = next((state.symptom for state in states if state.symptom), None)
     unjudged = any(state.met is None for state in states)
