@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-
 from importlib import import_module
 
 COMMANDS = {
