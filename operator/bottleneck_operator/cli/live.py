@@ -169,11 +169,11 @@ async def _read(kube: Kube, namespace: str, plural: str, kind: str, name: str) -
             ) from None
         raise
     message = f"there is no {kind} {name} in namespace {namespace}"
-    if near := difflib.get_close_matches(name, names, n=1):
-        raise RefusedError(f"{message}; did you mean {near[0]}?")
     elsewhere = await _namespaces_with(kube, plural, name)
     if elsewhere:
         raise RefusedError(f"{message}, but in {', '.join(elsewhere)}: add -n {elsewhere[0]}")
+    if near := difflib.get_close_matches(name, names, n=1):
+        raise RefusedError(f"{message}; did you mean {near[0]}?")
     known = f"; there are {', '.join(sorted(names)[:10])}" if names else "; it has none"
     raise RefusedError(message + known)
 

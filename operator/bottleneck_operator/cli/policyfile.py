@@ -18,13 +18,17 @@ from ..api.meta import Rule
 from ..api.policy import BottleneckPolicy, Objectives, PolicySpec
 from .output import RefusedError
 
-# What to write instead, by the pattern that was not met: the messages of the API server's rules.
-_MESSAGES = {
-    field.metadata[0].pattern if hasattr(field, "metadata") else "": rule.message
-    for alias in (api.Duration, api.Percent, api.Number)
-    for _, field, rule in [get_args(alias)]
+_MESSAGES: dict[str, str] = {
+    pattern: rule.message
+    for pattern, kind in (
+        (units.DURATION_PATTERN, api.Duration),
+        (units.PERCENT_PATTERN, api.Percent),
+        (units.NUMBER_PATTERN, api.Number),
+    )
+    for rule in get_args(kind)
     if isinstance(rule, Rule)
 }
+"""What to write instead, by the pattern that was not met: the messages of the API server."""
 
 
 def read_objectives(name: str) -> Objectives:

@@ -41,7 +41,7 @@ def report_sections(report: BottleneckReport) -> list[Section]:
     if report.spec.refusal:
         sections.append(Section("What it refused, and why", (report.spec.refusal,)))
     timeline = tuple(
-        f"{_time(entry.time)}  {entry.what}" + (f": {entry.message}" if entry.message else "")
+        f"{_time(entry.time)} {entry.what}" + (f": {entry.message}" if entry.message else "")
         for entry in report.status.timeline
     )
     if timeline:
@@ -96,7 +96,7 @@ def _action(report: BottleneckReport) -> Iterator[str]:
     spec, status, action = report.spec, report.status, report.spec.action
     assert action is not None
     yield (
-        f"{_time(spec.decided_at)}  {report.metadata.name}: {action.summary}, against"
+        f"{_time(spec.decided_at)} {report.metadata.name}: {action.summary}, against"
         f" {action.cause}."
     )
     unit = spec.metric.unit
