@@ -63,7 +63,6 @@ def test_what_nobody_foresaw_is_a_sentence_and_can_be_looked_into(
 
     monkeypatch.setattr("bottleneck_operator.cli.policyfile.read_objectives", broken)
     file = tmp_path / "r.jsonl"
-    file.write_text('{"recording": 1, "createdAt": 1.0, "by": "x", "pods": []}\n')
     monkeypatch.delenv(program.DEBUG, raising=False)
     said = run("diagnose", str(file), "--policy", "p.yaml")
     assert said.code == 1

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .output import RefusedError, add_output_options, refuse, show
-
-if TYPE_CHECKING:
-    from ..api.policy import Objectives
 
 DESCRIPTION = """\
 Replay a recording and say what was wrong, and why. The same code as in the operator; no cluster is
@@ -61,16 +58,19 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     from ..report.render.incident import objectives_section
     from ..report.render.story import Context, story
     from .knowledge import advice, hints
+    from .policyfile import objectives_of, read_objectives
 
     name = "standard input" if arguments.file == "-" else arguments.file
     if arguments.file == "-" and arguments.policy == "-":
         raise RefusedError("only one of recording and policy can come from standard input")
+    given = read_objectives(arguments.policy) if arguments.policy else None
     try:
         recording = parse(_read(arguments.file, name))
         replayed = replay(recording)
     except RecordingError as error:
         raise RefusedError(f"{name}: {error}") from None
-    objectives = _objectives(arguments, recording.policy, name)
+    own = recording.policy
+    objectives = given or (objectives_of(own, name) if own else None)
     diagnosis = diagnose(replayed.observation, objectives, replayed.facts, replayed.texts)
     document = diagnosis_document(diagnosis)
     section = objectives_section(diagnosis.objectives)
@@ -89,11 +89,3 @@ def _read(file: str, name: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise RefusedError(f"{name} cannot be read: {error.strerror or error}") from None
-
-
-def _objectives(arguments: argparse.Namespace, own: Any, name: str) -> Objectives | None:
-    from .policyfile import objectives_of, read_objectives
-
-    if arguments.policy:
-        return read_objectives(arguments.policy)
-    return objectives_of(own, name) if own else None
