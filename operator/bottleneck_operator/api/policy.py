@@ -302,6 +302,7 @@ class PolicyStatus(Model):
     why: str = Field("", description="The chain of causes in one paragraph.")
     knobs: KnobsStatus | None = None
     last_action: LastAction | None = None
+    next: str = Field("", description="What limits the workload since the last kept action.")
     next_report: int = Field(1, ge=1, description="Number of the next report's name.")
     baselines: list[BaselineStatus] = Field(
         default_factory=list,

@@ -27,7 +27,8 @@ from ..kube import Kube, KubeError
 from ..observe.cluster import TargetError
 from ..report import metrics
 from ..report.events import Recorder
-from .loop import PolicyLoop, Services
+from .loop import PolicyLoop
+from .services import Services
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,10 @@ def decide(
     paused, or for a cause that was not confirmed. ``now`` in seconds since the Unix epoch."""
     if spec.paused:
         return Refusal(Reason.PAUSED, "the policy is paused; set spec.paused to false to go on")
+    if not diagnosis.known and diagnosis.causes:
+        # It stands still: the cause is known, but without telemetry only people may act on it.
+        entry = _ENTRIES[diagnosis.causes[0].id]
+        return Refusal(Reason.NO_REMEDY, f"{entry.title}. {entry.advice}".strip())
     if not diagnosis.known:
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:

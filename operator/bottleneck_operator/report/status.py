@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -47,6 +47,8 @@ class View:
     telemetry: Problem | None = None
     observation: Observation | None = None
     diagnosis: Diagnosis | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Other people's words, under the names of the signals that they go with."""
     decision: Plan | Refusal | None = None
     reports: Sequence[BottleneckReport] = field(default_factory=tuple)
 
@@ -105,6 +107,7 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         why=". ".join(diagnosis.whys) if diagnosis else "",
         knobs=_knobs(view),
         last_action=_last_action(view.reports),
+        next=_next(view.reports),
         next_report=max(
             [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
@@ -135,11 +138,16 @@ def _telemetry(view: View, condition: _Condition) -> ConditionStatus:
 
 def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
     kind, diagnosis = Condition.BOTTLENECKED, view.diagnosis
-    if diagnosis is None or not diagnosis.known:
+    if diagnosis is None or not (diagnosis.known or diagnosis.causes):
         return condition(kind, None, Reason.UNKNOWN, "there is no data to judge by")
     if diagnosis.symptom is None:
         return condition(kind, False, Reason.OBJECTIVES_MET, "every objective is met")
-    cause = diagnosis.causes[0].title if diagnosis.causes else "no known cause is confirmed"
+    cause = "no known cause is confirmed"
+    if diagnosis.causes:
+        words = [view.texts.get(item.signal, "") for item in diagnosis.causes[0].evidence]
+        cause = ". ".join(dict.fromkeys(filter(None, [diagnosis.causes[0].title, *words])))
+    if not diagnosis.known:
+        return condition(kind, True, Reason.STANDSTILL, cause)
     message = f"{diagnosis.symptom.objective} is breached: {cause}"
     return condition(kind, True, Reason.OBJECTIVE_BREACHED, message)
 
@@ -188,6 +196,12 @@ def _last_action(reports: Iterable[BottleneckReport]) -> LastAction | None:
                 time=report.spec.decided_at,
             )
     return last
+
+
+def _next(reports: Iterable[BottleneckReport]) -> str:
+    """What the newest kept action left as the constraint."""
+    kept = [report.status.next for report in reports if report.status.phase is Phase.KEPT]
+    return kept[-1] if kept else ""
 
 
 def substance(status: PolicyStatus) -> PolicyStatus:
