@@ -87,16 +87,17 @@ async def _report(arguments: argparse.Namespace) -> None:
 
 async def _explain(arguments: argparse.Namespace) -> None:
     from ..diagnose.document import diagnosis_document
+    from ..observe.selectors import to_string
     from ..report.render.story import Context, story
     from .knowledge import advice, hints
-    from .live import connected, pods_of_target, read_policy, read_target_of, reports_of
+    from .live import connected, pods_of, read_policy, read_target_of, reports_of
     from .sample import look
 
     async with connected() as kube:
         policy = await read_policy(kube, arguments.namespace, arguments.policy)
         reports = await reports_of(kube, arguments.namespace, arguments.policy)
         target = await read_target_of(kube, policy)
-        pods = await pods_of_target(kube, arguments.namespace, target)
+        pods = await pods_of(kube, arguments.namespace, to_string(target.selector))
         seen = await look(kube, policy, target, pods, arguments.seconds)
     document = diagnosis_document(seen.diagnosis)
     context = Context(
@@ -104,6 +105,7 @@ async def _explain(arguments: argparse.Namespace) -> None:
         f" {policy.metadata.namespace})",
         basis=seen.basis,
         unknown=seen.unknown,
+        healthy="Every objective is met.",
         sections=_sections(policy, reports, seen.diagnosis),
         notes=seen.notes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,8 +16,8 @@ from ..api.conditions import GROUP, INJECTED_LABEL, POLICIES, POLICY_LABEL, REPO
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport
 from ..kube import Kube, KubeError, Object
-from ..observe.cluster import Pod, Target, TargetError, pod_of, read_target
-from ..observe.selectors import to_string
+from ..observe.cluster import Target, TargetError, read_target
+from ..observe.pods import Pod, pod_of
 from .output import RefusedError
 
 _ROOT = f"/apis/{GROUP}/{VERSION}"
@@ -121,13 +121,7 @@ async def pods_of(kube: Kube, namespace: str, selector: str) -> list[Pod]:
     return sorted((pod_of(item) for item in items), key=lambda pod: pod.name)
 
 
-async def pods_of_target(kube: Kube, namespace: str, target: Target) -> list[Pod]:
-    """Running pods of a target that have a sidecar. Raises ``RefusedError`` where none has."""
-    pods = await pods_of(kube, namespace, to_string(target.selector))
-    return with_sidecar(pods, str(target.ref))
-
-
-def with_sidecar(pods: list[Pod], what: str) -> list[Pod]:
+def with_sidecar(pods: Sequence[Pod], what: str) -> list[Pod]:
     """Of these pods the running ones that have a sidecar. Raises ``RefusedError`` if there are
     none, saying which of the two is missing."""
     running = [pod for pod in pods if pod.running]

@@ -18,7 +18,8 @@ from .output import RefusedError, refuse
 if TYPE_CHECKING:
     from ..api.policy import BottleneckPolicy
     from ..kube import Kube
-    from ..observe.cluster import Pod, Target
+    from ..observe.cluster import Target
+    from ..observe.pods import Pod
 
 DESCRIPTION = """\
 Write the telemetry of running pods to a file, as JSON Lines. It goes through the API server, so
@@ -90,7 +91,7 @@ async def _record(arguments: argparse.Namespace) -> int:
             tap = Tap(kube, pods, take)
             took = await tap.run(arguments.seconds)
             if policy is not None and target is not None:
-                await _facts(kube, policy, target, file.write)
+                await _facts(kube, policy, target, pods, file.write)
             file.finish()
     lines = sum(tap.lines.values())
     about = f"{lines} lines of {len(pods)} pods in {took:.0f} s"
@@ -162,14 +163,16 @@ async def _facts(
     kube: Kube,
     policy: BottleneckPolicy,
     target: Target,
+    pods: list[Pod],
     write: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """What the API server tells of the workload, as the last line."""
-    from .facts import read_facts
+    from .facts import read_facts, values
 
-    facts = await read_facts(kube, policy, target)
-    if facts.values:
-        write({"received": round(time.time(), 6), "facts": facts.values, "texts": facts.texts})
+    facts = await read_facts(kube, policy, target, pods)
+    known = values(facts.signals)
+    if known:
+        write({"received": round(time.time(), 6), "facts": known, "texts": facts.texts})
 
 
 class _File:

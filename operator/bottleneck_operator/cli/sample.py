@@ -1,4 +1,4 @@
-"""One look at a running workload: a short sample, diagnosed as the operator would."""
+"""One look at a workload: a short sample of its telemetry, diagnosed as the operator would."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from bottleneck_sidecar.wire import Sample
 
 from ..api.policy import BottleneckPolicy
+from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
-from ..diagnose.engine import diagnose
 from ..kube import Kube
-from ..observe.cluster import Pod, Target
+from ..observe.cluster import Target
 from ..observe.history import History
 from ..observe.observation import NoData, Observation
+from ..observe.pods import Pod
 from ..observe.windows import WINDOW_SECONDS, observe
 from ..verify.measure import percentile
 from .facts import read_facts
+from .live import with_sidecar
+from .output import RefusedError
 from .tap import Tap
 
 LONGEST_WINDOW = 60.0
@@ -37,35 +40,43 @@ class Seen:
 async def look(
     kube: Kube, policy: BottleneckPolicy, target: Target, pods: Sequence[Pod], seconds: float
 ) -> Seen:
-    """Listens to the pods for some seconds. Raises ``RefusedError`` where nothing came."""
+    """Listens to the pods for some seconds. A workload that is silent may still be explained: its
+    pods find no node, or are killed. Raises ``RefusedError`` where nothing at all can be said."""
     histories = {pod.name: History() for pod in pods}
+    took, problem = 0.0, None
+    notes: list[str] = []
+    running: list[Pod] = []
 
     def take(received: float, pod: Pod, sample: Sample, line: bytes) -> None:
         histories[pod.name].add(received, sample)
 
-    tap = Tap(kube, pods, take)
-    took = await tap.run(seconds)
-    if tap.stopped:
-        raise KeyboardInterrupt
-    facts = await read_facts(kube, policy, target)
+    try:
+        running = with_sidecar(pods, str(target.ref))
+        tap = Tap(kube, running, take)
+        took = await tap.run(seconds)
+        if tap.stopped:
+            raise KeyboardInterrupt
+        silent = [pod for pod, lines in tap.lines.items() if not lines]
+        notes += [f"nothing came of {pod}: {tap.troubles.get(pod, 'silence')}" for pod in silent]
+        basis = f"{took:.0f} s of telemetry of {len(running) - len(silent)} of {len(running)} pods"
+    except RefusedError as error:
+        problem, basis = error, "no telemetry, only what the API server tells"
+        notes.append(str(error))
+    facts = await read_facts(kube, policy, target, pods)
     # The first second may have begun in the middle of a step; the window leaves it out.
     window = min(LONGEST_WINDOW, max(WINDOW_SECONDS, took - 2.0))
-    names = [pod.name for pod in pods]
-    now = time.time()
-    observation = observe(histories, names, now, percentile(policy), window)
-    diagnosis = diagnose(observation, policy.spec.objectives, facts.signals, facts.texts)
-    silent = [name for name in names if not tap.lines[name]]
-    return Seen(
-        diagnosis=diagnosis,
-        basis=f"{took:.0f} s of telemetry of {len(pods) - len(silent)} of {len(pods)} pods",
-        unknown=unknown(diagnosis, observation),
-        notes=tuple(f"nothing came of {n}: {tap.troubles.get(n, 'silence')}" for n in silent),
-    )
+    names = [pod.name for pod in running]
+    observation = observe(histories, names, time.time(), percentile(policy), window)
+    objectives = policy.spec.objectives
+    diagnosis = judge_workload(observation, objectives, facts.signals, facts.texts)
+    if problem is not None and not diagnosis.causes:
+        raise problem
+    return Seen(diagnosis, basis, unknown(diagnosis, observation), tuple(notes))
 
 
 def unknown(diagnosis: Diagnosis, observation: Observation) -> str:
     """Why a diagnosis can say nothing, empty where it can."""
-    if diagnosis.known:
+    if diagnosis.known or diagnosis.causes:
         return ""
     missing = [f"{s.name}: {s.reason}" for s in diagnosis.objectives if s.met is None and s.reason]
     if missing:

@@ -19,7 +19,7 @@ import aiohttp
 from bottleneck_sidecar import wire
 
 from ..kube import Kube, KubeError
-from ..observe.cluster import Pod
+from ..observe.pods import Pod
 from .live import in_words
 from .output import RefusedError
 

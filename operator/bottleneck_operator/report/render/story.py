@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ...diagnose.objectives import figure
+from ...diagnose.objectives import shown
 from .words import clean
 
 CATEGORIES = ("Infrastructure", "Data", "Models", "People", "Processes")
@@ -120,13 +120,15 @@ class Section:
 class Context:
     """What surrounds a diagnosis: about what it is, what it rests on, and what was done.
 
-    ``unknown`` tells why nothing can be said; it is empty where something can. ``sections`` come
+    ``unknown`` tells why nothing can be said; it is empty where something can. ``healthy`` is what
+    is said where nothing is wrong and no hypothesis had to be tried. ``sections`` come
     after the advice, ``notes`` are short remarks on the data, such as a cut-off last line.
     """
 
     title: str = ""
     basis: str = ""
     unknown: str = ""
+    healthy: str = ""
     sections: Sequence[Section] = ()
     notes: Sequence[str] = ()
 
@@ -233,7 +235,7 @@ def _headline(
         return "No known cause is confirmed.", looked
     if wrong is None:
         return "It cannot be told what is wrong.", _sentence(clean(context.unknown))
-    return "Nothing is wrong.", looked if ruled_out + no_data else ""
+    return "Nothing is wrong.", looked if ruled_out + no_data else clean(context.healthy)
 
 
 def _sentence(text: str) -> str:
@@ -257,15 +259,15 @@ def _cause(item: Document, advice: Mapping[str, str]) -> CauseView:
 
 def _figure(item: Document) -> Figure:
     value, threshold = item.get("value"), item.get("threshold")
-    unit = str(item.get("unit") or "")
+    name, unit = str(item.get("signal", "?")), str(item.get("unit") or "")
     bound = ""
     if isinstance(value, int | float) and isinstance(threshold, int | float):
         # A confirmed cause's figures satisfy their conditions, so the sign follows from them.
-        bound = f"{'≥' if value >= threshold else '<'} {figure(threshold, unit)}"
+        bound = f"{'≥' if value >= threshold else '<'} {shown(name, threshold, unit)}"
     over = [item.get("statistic"), item.get("window")]
     return Figure(
-        signal=clean(item.get("signal", "?")),
-        value=clean(figure(value, unit)) if isinstance(value, int | float) else "no data",
+        signal=clean(name),
+        value=clean(shown(name, value, unit)) if isinstance(value, int | float) else "no data",
         bound=clean(bound),
         over=clean(", ".join(str(part) for part in over if part)),
         source=clean(item.get("source") or ""),
