@@ -104,11 +104,14 @@ def _stage(canvas: Canvas, stage: Stage, x: float, y: float, lanes: int) -> floa
     """A stage with its causes; the y at which they end."""
     css, rail = STATE_CLASS[stage.state], x + 16
     wide = lanes * (COLUMN + GAP) - GAP
-    lines = text_lines(stage.title, wide - 44, 14, True, most=2)
-    height = len(lines) * leading(14) + 16
+    name, _, meaning = stage.title.partition(": ")
+    lines = text_lines(name, wide - 44, 14, True, most=2)
+    small = text_lines(meaning, wide - 44, SMALL, most=2) if meaning else []
+    height = len(lines) * leading(14) + len(small) * leading(SMALL) + 16
     canvas.box(x, y, wide, height, f"{css}-b", 6, stage.state is State.NO_DATA, 2)
-    icon(canvas, x + 18, y + height / 2, stage.state)
+    icon(canvas, x + 18, y + 18, stage.state)
     canvas.lines(x + 34, y + 8 + 14, lines, f"{css}-t b", 14)
+    canvas.lines(x + 34, y + 8 + len(lines) * leading(14) + SMALL, small, "m", SMALL)
     if not stage.causes:
         canvas.text(x + 12, y + height + 22, "nothing to try", "m", SMALL)
         return y + height + 30
