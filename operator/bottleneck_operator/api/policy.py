@@ -278,7 +278,10 @@ class BaselineStatus(Model):
         " micro-batch and the number of ranks.",
     )
     median: float
-    spread: float = Field(ge=0, description="Median absolute deviation from the median.")
+    spread: float = Field(ge=0, description="Typical distance of a window from the median.")
+    anchor: float | None = Field(
+        None, description="What is compared with: follows the median, but hardly gets worse."
+    )
     count: int = Field(ge=0, description="Number of windows that it was learnt from.")
     since: Time | None = Field(None, description="When learning began.")
     updated_at: Time

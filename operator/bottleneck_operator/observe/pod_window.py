@@ -58,14 +58,18 @@ class PodWindow:
         return self.samples[-1][1] if self.samples else None
 
 
-def pod_window(pod: int, history: History, now: float, window: float) -> PodWindow:
-    """The window of ``window`` seconds before ``now``. One that was cut short begins with a change:
-    what is from before it must not be read after it."""
+def pod_window(
+    pod: int, history: History, now: float, window: float, since: float | None = None
+) -> PodWindow:
+    """The window of ``window`` seconds before ``now``, and not before ``since``. One that was cut
+    short begins with a change: what is from before it must not be read after it."""
     start = now - window
-    cut = window < WINDOW_SECONDS
-    samples = history.since(start, covered=not cut)
+    cut = start if window < WINDOW_SECONDS else None
+    if since is not None and since > start:
+        start = cut = since
+    samples = history.since(start, covered=cut is None)
     if not samples:
-        return PodWindow(pod, history, samples, (), (), (), (), None, start if cut else None)
+        return PodWindow(pod, history, samples, (), (), (), (), None, cut)
     newest = samples[-1][1]
     changed = history.changed_since(samples[0][0])
     training: Sequence[Delta] = ()
@@ -88,7 +92,7 @@ def pod_window(pod: int, history: History, now: float, window: float) -> PodWind
         training,
         inference,
         _life(samples),
-        start if cut else None,
+        cut,
     )
 
 

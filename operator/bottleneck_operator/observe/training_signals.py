@@ -5,6 +5,7 @@ See ``docs/signals.md`` for what each signal means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from bottleneck_sidecar.wire import PHASES, TrainingRank
@@ -115,7 +116,7 @@ def _long(figures: Figures, parts: Sequence[PodWindow], now: float) -> None:
     figures.put("training.restarts", float(restarts), "restarts", "count", kept)
     spans, steps, checkpoints, evaluations = [0.0], 0.0, 0.0, 0.0
     for part in parts:
-        start = max(now - LONG_WINDOW_SECONDS, part.cut or 0.0)
+        start = max(now - LONG_WINDOW_SECONDS, part.cut or -math.inf)
         for rank in part.ranks:
             before = part.history.rank_at(start, rank.epoch)
             grown = None if before is None else _rare(before[1], rank)

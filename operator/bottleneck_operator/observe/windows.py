@@ -29,9 +29,11 @@ def observe(
     now: float,
     percentile: int = 95,
     window: float = WINDOW_SECONDS,
+    since: float | None = None,
 ) -> Observation:
     """The observation at ``now`` of the pods named in ``expected``; each is looked up in
-    ``histories``. A pod that is expected and silent leaves the workload's signals without data: a
+    ``histories``. Nothing from before ``since`` is read (on the operator's clock), but for what is
+    usual. A pod that is expected and silent leaves the workload's signals without data: a
     judgement on a part of the replicas would be a judgement on another workload."""
     fresh: dict[str, History] = {}
     silent: list[str] = []
@@ -42,7 +44,8 @@ def observe(
         else:
             silent.append(pod)
     parts = [
-        pod_window(number, history, now, window) for number, history in enumerate(fresh.values())
+        pod_window(number, history, now, window, since)
+        for number, history in enumerate(fresh.values())
     ]
     replicas = tuple(
         Replica(pod, _signals([part], now, percentile))
