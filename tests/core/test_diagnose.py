@@ -41,7 +41,8 @@ def ids(diagnosis: Diagnosis) -> list[str]:
     ("changes", "causes"),
     [
         ({}, ["loader-without-workers"]),
-        ({"dataLoader_workers": reading(2, "workers")}, []),
+        ({"dataLoader_workers": reading(2, "workers")}, ["cpu-heavy-preprocessing"]),
+        ({"loader_blockedShare": reading(0.9)}, ["slow-storage", "loader-without-workers"]),
         ({"dataLoader_workers": None}, []),
         ({"training_stepSeconds": reading(0.004, "s", "mean")}, []),
         (
@@ -51,7 +52,8 @@ def ids(diagnosis: Diagnosis) -> list[str]:
     ],
     ids=[
         "no workers",
-        "workers of which nothing more is known",
+        "workers that compute",
+        "no workers, and storage that is slow",
         "a loader that cannot be seen",
         "a wait that workers would not shorten",
         "throttled as well, which more workers would not change",
@@ -162,7 +164,7 @@ def test_failures_are_more_urgent_than_slowness() -> None:
 
 def test_evidence_holds_the_figure_its_window_and_where_the_threshold_is_from() -> None:
     (cause,) = of_training().causes
-    (share, _, workers) = cause.evidence
+    (share, workers) = cause.evidence
     assert (share.signal, share.value, share.window) == ("training.dataShare", 0.8, "10s")
     assert (share.threshold, share.statistic) == (0.2, "ratio of sums")
     assert "XProf" in share.source

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from bottleneck_operator.diagnose.catalogue import CATALOGUE
+from bottleneck_operator.diagnose.derived import DERIVED
 from bottleneck_operator.diagnose.docs import document, main
+from bottleneck_operator.diagnose.predicates import START, predicates
 from bottleneck_sidecar.wire import WireError, decode_sample, encode
 
 from .builders import NOW, rank, sample
 from .telemetry import container, device, model_server, pod, seen, training_rank
-from .test_diagnose import DERIVED, FIXED_REPLICAS
+from .test_diagnose import FIXED_REPLICAS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,9 +29,10 @@ def test_the_page_tells_every_cause_with_its_thresholds_and_advice() -> None:
         assert f"## {entry.id}\n" in page
         assert entry.title in page
         assert entry.advice in page
-        for predicate in entry.predicates:
+        vetoes = [veto.condition for veto in entry.vetoes]
+        for predicate in (p for each in (*entry.predicates, *vetoes) for p in predicates(each)):
             assert f"`{predicate.signal}`" in page
-            assert predicate.source in page
+            assert predicate.source.replace(START, "START") in page
 
 
 def test_a_page_that_differs_is_shown_and_fails_the_check(

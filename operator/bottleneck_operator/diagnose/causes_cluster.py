@@ -100,6 +100,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.fixed(1.0, "what a killed process had done is lost"),
         explains=explains(
             "hang",
+            "crash-loop",
             "memory-pressure",
             "error-burst",
             "cold-start",
@@ -139,6 +140,26 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         ),
         advice="Raise the memory limit, or need less: a smaller micro-batch with accumulation,"
         " activation checkpointing, fewer loader workers or a shorter prefetch.",
+    ),
+    CauseEntry(
+        id="crash-loop",
+        class_="errors",
+        category="Models",
+        stage="model",
+        title="Its containers end with an error as soon as they start",
+        workload=WorkloadType.UNKNOWN,
+        predicates=(Predicate("pods.crashLooping", ">=", 1, FLAG, flag=True),),
+        share=shares.fixed(1.0, "what does not run does nothing"),
+        explains=explains("hang", "queueing", "cold-start", "error-burst", QUEUE_WAIT, FAILURES),
+        breaks=True,
+        whys=(
+            Why(
+                "the kubelet waits before it starts {pods.crashLooping} of its containers again",
+                ("pods.crashLooping",),
+            ),
+            Why("the last end was: {text:pods.crashLooping}"),
+        ),
+        advice="Read the log of the container's last life (kubectl logs --previous).",
     ),
     CauseEntry(
         id="cpu-throttled",
@@ -405,6 +426,12 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.serviceSlowdown",),
                 Predicate("inference.serviceSlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
+            ),
+            Why(
+                "{pods.unpinnedImage} of its containers run an image without a digest, so what runs"
+                " may have changed without anybody changing the workload",
+                ("pods.unpinnedImage",),
+                Predicate("pods.unpinnedImage", ">=", 1, FLAG, flag=True),
             ),
         ),
         advice="Compare what changed outside the cluster's objects: the data, the length of the"

@@ -152,10 +152,16 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "{pods.notReady} not ready yet",
+                "of its pods, {pods.notReady} are not ready yet",
                 ("pods.notReady",),
                 Predicate("pods.notReady", ">=", 1, FLAG, flag=True),
                 optional=True,
+            ),
+            Why(
+                "{pods.withoutProbe} of its containers have no readiness probe, so requests reach"
+                " them before they are ready",
+                ("pods.withoutProbe",),
+                Predicate("pods.withoutProbe", ">=", 1, FLAG, flag=True),
             ),
         ),
         advice="Load the model and send it a request before the readiness probe succeeds; scale up"

@@ -19,9 +19,10 @@ SHORT_WAIT = f"{START}: handing a batch over between processes takes millisecond
 FLAG = "yes or no"
 DCGM = "NVIDIA DCGM profiling metrics, as read by its users' guide"
 
-_DATA = (
-    Predicate("training.dataShare", ">=", 0.20, XPROF),
-    Predicate("training.dataSeconds", ">=", 0.004, SHORT_WAIT),
+_DATA = Predicate("training.dataShare", ">=", 0.20, XPROF)
+_SHORT = Veto(
+    Predicate("training.dataSeconds", "<", 0.004, SHORT_WAIT),
+    "the wait is too short for any other way of loading to shorten it",
 )
 _TRAINING_CAUSES = (
     "straggler-rank",
@@ -133,7 +134,8 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         stage="ingestion",
         title="Reading the data is slow: the loader waits for storage",
         workload=WorkloadType.TRAINING,
-        predicates=(*_DATA, Predicate("loader.blockedShare", ">=", 0.50, XPROF_SPLIT)),
+        predicates=(_DATA, Predicate("loader.blockedShare", ">=", 0.50, XPROF_SPLIT)),
+        vetoes=(_SHORT,),
         share=shares.signal("training.dataShare"),
         explains=explains("loader-without-workers", INPUT_WAIT),
         whys=(
@@ -167,9 +169,10 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         title="The training process loads its own data: no loader workers",
         workload=WorkloadType.TRAINING,
         predicates=(
-            *_DATA,
+            _DATA,
             Predicate("dataLoader.workers", "<", 1, PYTORCH_WORKERS, flag=True),
         ),
+        vetoes=(_SHORT,),
         share=shares.signal("training.dataShare"),
         explains=explains(INPUT_WAIT),
         remedies=("DataLoader",),
@@ -196,7 +199,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         title="Preprocessing is heavy: the loader workers cannot keep up",
         workload=WorkloadType.TRAINING,
         predicates=(
-            *_DATA,
+            _DATA,
             Predicate("dataLoader.workers", ">=", 1, PYTORCH_WORKERS, flag=True),
             any_of(
                 Predicate("loader.blockedShare", "<", 0.50, XPROF_SPLIT),
@@ -206,6 +209,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 ),
             ),
         ),
+        vetoes=(_SHORT,),
         share=shares.signal("training.dataShare"),
         explains=explains(INPUT_WAIT),
         remedies=("DataLoader",),
@@ -282,9 +286,12 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 0.30,
                 "XProf: at least 30% of the step; Kineto already warns at 10%",
             ),
-            Predicate("training.collectiveSeconds", ">=", 0.010, START),
         ),
         vetoes=(
+            Veto(
+                Predicate("training.collectiveSeconds", "<", 0.010, START),
+                "the exchange takes only milliseconds, and so does the whole step",
+            ),
             Veto(
                 Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
                 "one rank is slower than the others, and waiting for it counts as communication",

@@ -162,7 +162,8 @@ def _replicas(signals: dict[str, Signal], replicas: Iterable[Signals]) -> None:
         if len(known) == len(each):
             count = float(sum(found >= bound for found in known))
             signals[name] = Reading(count, "replicas", 0.0, "count", 0.0, "derived")
-    young, old = [], []
+    young: list[float] = []
+    old: list[float] = []
     for replica in each:
         up, latency = (value(replica, f"inference.{n}") for n in ("uptimeSeconds", "latency"))
         if up is not None and latency is not None:
