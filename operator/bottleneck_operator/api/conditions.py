@@ -54,7 +54,7 @@ class Reason(StrEnum):
     OBJECTIVES_MET = "ObjectivesMet"
     OBJECTIVE_BREACHED = "ObjectiveBreached"
     STANDSTILL = "Standstill"
-    """No objective can be judged, and a confirmed fault says why: the workload does not run."""
+    """A confirmed fault keeps the workload from running, whatever its objectives are."""
     UNKNOWN = "Unknown"
     # Progressing
     IDLE = "Idle"

@@ -22,6 +22,7 @@ from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide
 from ..diagnose.diagnosis import Diagnosis
+from ..diagnose.objectives import RUNNING
 from ..kube import JSON_PATCH
 from ..observe.cluster import TargetError
 from ..observe.observation import Observation, WorkloadType
@@ -240,9 +241,10 @@ class PolicyLoop:
         """Tells once that something is wrong and why nothing is done about it."""
         if refusal.reason in (Reason.COOLDOWN, Reason.REPLICAS_PENDING):
             return
+        objective = diagnosis.symptom.objective if diagnosis.symptom else ""
         message = refusal.message
-        if diagnosis.known and diagnosis.symptom:
-            message = f"{diagnosis.symptom.objective} is breached. {message}"
+        if objective != RUNNING:
+            message = f"{objective} is breached. {message}"
         await self.services.recorder.post(policy, refusal.reason, message)
 
     # -- report ----------------------------------------------------------------------------------

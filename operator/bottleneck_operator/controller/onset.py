@@ -36,7 +36,7 @@ class Onset:
     def note(self, diagnosis: Diagnosis, observation: Observation) -> bool:
         """Takes a turn's diagnosis; whether a degradation has just begun. Without data nothing
         begins and nothing ends."""
-        if diagnosis.breached and diagnosis.known and self.breached_at is None:
+        if diagnosis.breached and self.breached_at is None:
             self.breached_at = observation.newest
         elif diagnosis.known and not diagnosis.breached:
             self.breached_at = None

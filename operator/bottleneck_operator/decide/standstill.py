@@ -1,23 +1,25 @@
-"""A workload that does not run at all: what can be said of it without any telemetry. Pure.
+"""When a workload that does not run as it should is worth a word. Pure.
 
-A silent workload leaves every objective without data, and without data nothing is ever done. But
-why it is silent may be known: its pods find no node, the kernel ends them for their memory, or the
-process speaks and takes no step. That is named, so that people can act; the operator does not.
+Silence leaves every objective without data, and without data nothing is ever done. But why it is
+silent may be known without telemetry: its pods find no node, the kernel ends them for their memory.
+The engine takes that for a breach of its own, so that it is named and people can act; the planner
+does nothing about it. Here the other half: a workload that meets its objectives all the same is
+left in peace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..api.policy import Objectives
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.engine import diagnose
+from ..diagnose.objectives import evaluate
 from ..observe.observation import Observation, Signal
 
-STANDSTILL = frozenset({"hang", "oom-loop", "unschedulable"})
-"""Ids of the causes that stop a workload. Any other needs an objective that is breached: what
-merely slows one that nobody can judge is nobody's business."""
+TOLERATED = frozenset({"unschedulable", "oom-loop"})
+"""Ids of the causes that can hold for a part of the pods while the others do all the work. A hang
+is none: a GPU in a deadlock is busy, and meets an objective for that."""
 
 
 def judge_workload(
@@ -26,13 +28,11 @@ def judge_workload(
     facts: Mapping[str, Signal],
     texts: Mapping[str, str],
 ) -> Diagnosis:
-    """The diagnosis of a workload, be it silent. While no objective at all can be judged and a
-    cause of ``STANDSTILL`` is confirmed, that cause is named; ``known`` stays False then, so that
-    nothing is done on data that is not there."""
+    """The diagnosis of a workload, be it silent; nothing is wrong with one that meets all of its
+    objectives on figures that were measured, whatever some pods of it lack."""
     diagnosis = diagnose(observation, objectives, facts, texts)
-    if diagnosis.known or any(state.met is not None for state in diagnosis.objectives):
-        return diagnosis
-    fault = diagnose(observation, None, facts, texts)
-    if not fault.causes or fault.causes[0].id not in STANDSTILL:
-        return diagnosis
-    return replace(fault, known=False, objectives=diagnosis.objectives)
+    if diagnosis.causes and diagnosis.causes[0].id in TOLERATED:
+        measured = evaluate(objectives, observation)
+        if all(state.met for state in measured):
+            return Diagnosis(observation.time, True, measured)
+    return diagnosis

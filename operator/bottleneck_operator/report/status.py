@@ -21,6 +21,7 @@ from ..api.report import BottleneckReport, Phase
 from ..decide.decision import Plan, Refusal
 from ..decide.lifecycle import acknowledged, desired_knobs
 from ..diagnose.diagnosis import Diagnosis
+from ..diagnose.objectives import RUNNING
 from ..observe.observation import Observation
 
 
@@ -138,7 +139,7 @@ def _telemetry(view: View, condition: _Condition) -> ConditionStatus:
 
 def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
     kind, diagnosis = Condition.BOTTLENECKED, view.diagnosis
-    if diagnosis is None or not (diagnosis.known or diagnosis.causes):
+    if diagnosis is None or not diagnosis.known:
         return condition(kind, None, Reason.UNKNOWN, "there is no data to judge by")
     if diagnosis.symptom is None:
         return condition(kind, False, Reason.OBJECTIVES_MET, "every objective is met")
@@ -146,7 +147,7 @@ def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
     if diagnosis.causes:
         words = [view.texts.get(item.signal, "") for item in diagnosis.causes[0].evidence]
         cause = ". ".join(dict.fromkeys(filter(None, [diagnosis.causes[0].title, *words])))
-    if not diagnosis.known:
+    if diagnosis.symptom.objective == RUNNING:
         return condition(kind, True, Reason.STANDSTILL, cause)
     message = f"{diagnosis.symptom.objective} is breached: {cause}"
     return condition(kind, True, Reason.OBJECTIVE_BREACHED, message)
