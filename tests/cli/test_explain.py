@@ -261,3 +261,44 @@ def test_a_report_that_is_not_there_suggests_the_nearest(world: StandIn, run: Ru
 def test_policy_and_report_exclude_each_other(run: Run) -> None:
     assert run("explain").code == 2
     assert run("explain", "trainer", "--report", "trainer-1").code == 2
+
+
+def test_a_workload_that_finds_no_node_is_explained_without_telemetry(
+    world: StandIn, run: Run
+) -> None:
+    waiting = pod("trainer-0", phase="Pending")
+    waiting["status"]["conditions"] = [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+            "lastTransitionTime": "2026-01-31T12:00:00Z",
+        }
+    ]
+    world.pods(waiting)
+    said = run("explain", "trainer", "-n", "ml", "--seconds", "1")
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert "no telemetry, only what the API server tells" in text
+    assert "unschedulable (capacity / Infrastructure)" in text
+    assert "Insufficient nvidia.com/gpu" in text
+    assert "Job/trainer has no running pod" in text
+
+
+def test_what_is_usual_comes_from_the_policy(world: StandIn, run: Run) -> None:
+    learnt = {
+        "signal": "training.stepSeconds",
+        "load": "32 samples × 1 ranks, 0 workers",
+        "median": 0.1,
+        "spread": 0.001,
+        "count": 100,
+        "since": "2026-01-01T00:00:00Z",
+        "updatedAt": "2026-01-31T12:00:00Z",
+    }
+    objectives = {"stepTime": {"maxRegression": "20%"}}
+    known = policy(objectives=objectives) | {"status": {"baselines": [learnt]}}
+    world.policies(known)
+    document = run("explain", "trainer", "-n", "ml", "--seconds", "8", "-o", "json").json
+    assert document["symptom"]["objective"] == "StepTime"
+    assert document["symptom"]["evidence"]["value"] == pytest.approx(5, rel=0.2)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from .output import RefusedError, add_output_options, refuse, show
+
+if TYPE_CHECKING:
+    from ..observe.recording import Recording, Replay
 
 DESCRIPTION = """\
 Replay a recording and say what was wrong, and why. The same code as in the operator; no cluster is
@@ -52,40 +58,76 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _diagnose(arguments: argparse.Namespace) -> None:
     # Imported here: the engine takes longer to import than --help should.
+    from ..decide.standstill import judge_workload
     from ..diagnose.document import diagnosis_document
     from ..diagnose.engine import diagnose
     from ..observe.recording import RecordingError, parse, replay
     from ..report.render.incident import objectives_section
     from ..report.render.story import Context, story
-    from .knowledge import advice, hints
+    from .knowledge import advice, hints, unknown
     from .policyfile import objectives_of, read_objectives
 
     name = "standard input" if arguments.file == "-" else arguments.file
     if arguments.file == "-" and arguments.policy == "-":
         raise RefusedError("only one of recording and policy can come from standard input")
-    given = read_objectives(arguments.policy) if arguments.policy else None
+    objectives = read_objectives(arguments.policy) if arguments.policy else None
     try:
-        recording = parse(_read(arguments.file, name))
-        replayed = replay(recording)
+        recording = parse(_lines(arguments.file, name))
     except RecordingError as error:
         raise RefusedError(f"{name}: {error}") from None
-    own = recording.policy
-    objectives = given or (objectives_of(own, name) if own else None)
-    diagnosis = diagnose(replayed.observation, objectives, replayed.facts, replayed.texts)
+    if objectives is None and recording.policy:
+        objectives = objectives_of(recording.policy, name)
+    latency = objectives.latency if objectives else None
+    seen = replay(recording, latency.percentile if latency else 95)
+    if objectives is None:
+        diagnosis = diagnose(seen.observation, None, seen.facts, seen.texts)
+    else:
+        diagnosis = judge_workload(seen.observation, objectives, seen.facts, seen.texts)
     document = diagnosis_document(diagnosis)
     section = objectives_section(diagnosis.objectives)
     context = Context(
         title=name,
-        basis=replayed.basis,
-        unknown=replayed.unknown,
+        basis=_basis(recording, seen),
+        unknown=unknown(diagnosis, seen.observation),
+        healthy="Every objective is met." if objectives else "No fault is confirmed.",
         sections=[section] if section else [],
-        notes=replayed.notes,
+        notes=list(_notes(recording, seen)),
     )
     show(story(document, context, advice(), hints()), document, arguments)
 
 
-def _read(file: str, name: str) -> bytes:
+def _basis(recording: Recording, seen: Replay) -> str:
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        moment = datetime.fromtimestamp(recording.created_at, UTC)
+        when = f" at {moment:%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError):  # a moment outside of the calendar
+        when = ""
+    by = f" by {recording.by}" if recording.by else ""
+    count = len(recording.names)
+    pods = "1 pod" if count == 1 else f"{count} pods"
+    return f"{seen.span_seconds:.0f} s of telemetry of {pods}, recorded{when}{by}"
+
+
+def _notes(recording: Recording, seen: Replay) -> Iterator[str]:
+    if recording.cut:
+        yield "The last line is only half written and was left out."
+    if seen.onset is not None:
+        since = seen.observation.time - seen.onset
+        yield f"It became slower {since:.0f} s before the end; only what came after is judged."
+
+
+def _lines(file: str, name: str) -> Iterator[str]:
+    """Lines with their ends. Only a line feed ends one; of a line without end no more is read than
+    a reader needs to refuse it."""
+    from ..observe.recording_format import MAX_LINE_BYTES
+
+    try:
+        with ExitStack() as stack:
+            raw = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+            # Detached again, since standard input is not ours to close.
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
+            stack.callback(text.detach)
+            while line := text.readline(MAX_LINE_BYTES + 2):
+                yield line
     except OSError as error:
         raise RefusedError(f"{name} cannot be read: {error.strerror or error}") from None

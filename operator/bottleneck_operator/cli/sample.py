@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bottleneck_sidecar.wire import Sample
 
@@ -12,13 +12,14 @@ from ..api.policy import BottleneckPolicy
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
 from ..kube import Kube
+from ..observe.baseline import Baselines
 from ..observe.cluster import Target
 from ..observe.history import History
-from ..observe.observation import NoData, Observation
 from ..observe.pods import Pod
 from ..observe.windows import WINDOW_SECONDS, observe
 from ..verify.measure import percentile
 from .facts import read_facts
+from .knowledge import unknown
 from .live import with_sidecar
 from .output import RefusedError
 from .tap import Tap
@@ -67,19 +68,10 @@ async def look(
     window = min(LONGEST_WINDOW, max(WINDOW_SECONDS, took - 2.0))
     names = [pod.name for pod in running]
     observation = observe(histories, names, time.time(), percentile(policy), window)
+    usual = Baselines.restored(policy.status.baselines).compare(observation)
+    observation = replace(observation, signals={**observation.signals, **usual})
     objectives = policy.spec.objectives
     diagnosis = judge_workload(observation, objectives, facts.signals, facts.texts)
     if problem is not None and not diagnosis.causes:
         raise problem
     return Seen(diagnosis, basis, unknown(diagnosis, observation), tuple(notes))
-
-
-def unknown(diagnosis: Diagnosis, observation: Observation) -> str:
-    """Why a diagnosis can say nothing, empty where it can."""
-    if diagnosis.known or diagnosis.causes:
-        return ""
-    missing = [f"{s.name}: {s.reason}" for s in diagnosis.objectives if s.met is None and s.reason]
-    if missing:
-        return "; ".join(missing)
-    reasons = (s.reason for s in observation.signals.values() if isinstance(s, NoData))
-    return next(reasons, "there is no telemetry to judge by")
