@@ -102,6 +102,7 @@ HEALTHY_SERVING = CONTAINER | {
     "inference.serviceSeconds": 0.08,
     "inference.occupancy": 0.4,
     "inference.dependencyShare": 0.05,
+    "inference.dependencySeconds": 0.005,
     "inference.restShare": 0.02,
     "inference.batchSize": 1.0,
     "inference.batchLimit": 1.0,
@@ -204,7 +205,7 @@ def ids(diagnosis: Diagnosis) -> list[str]:
         (SERVING, {"inference.queueShare": 0.75, "inference.occupancy": 0.75}),
         (SERVING, {"inference.queueShare": 0.9, "inference.occupancy": 0.5}),
         (SERVING, {"inference.dependencyShare": 0.6}),
-        (SERVING, {"inference.dependencyShare": 0.8, "inference.latency": 0.02}),
+        (SERVING, {"inference.dependencyShare": 0.8, "inference.dependencySeconds": 0.01}),
         (SERVING, {"inference.uptimeSeconds": 20.0, "inference.firstServiceRatio": 9.0}),
         (SERVING, {"inference.batchSize": 6.0, "inference.batchLimit": 8.0}),
         (
@@ -383,7 +384,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         (SERVING, WAITING | OVERSUBSCRIBED, {"cpu.runQueueShare": 0.1}),
         (
             TRAINING,
-            OVERSUBSCRIBED | {"cpu.runQueueShare": None, "cpu.pressureShare": 0.6},
+            OVERSUBSCRIBED | {"cpu.runQueueShare": None, "cpu.pressureShare": 0.7},
             {"cpu.pressureShare": 0.2},
         ),
     ],

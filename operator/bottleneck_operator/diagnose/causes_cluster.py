@@ -36,6 +36,10 @@ _EFFECTS = (INPUT_WAIT, COMPUTE, RANKS_WAIT, QUEUE_WAIT, MODEL_TIME, DEPENDENCY_
 HALF = 0.5
 """A shortage explains a wait only where it is at least half as large (start)."""
 
+SOME = 0.2
+"""What a task waits for memory leaves out the time in which it itself looks for pages to drop, so a
+smaller part is enough (start)."""
+
 _SEVERAL_THROTTLED = Predicate("cpu.throttledReplicas", ">=", 2, FLAG, flag=True)
 _SEVERAL_CONTENDED = Predicate("cpu.contendedReplicas", ">=", 2, FLAG, flag=True)
 
@@ -125,8 +129,9 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("pods.oomKilled", ">=", 1, KERNEL, flag=True),
                 optional=True,
             ),
+            Why("{text:pods.oomKilled}", optional=True),
             Why(
-                "training began anew {training.restarts}",
+                "training began anew: {training.restarts}",
                 ("training.restarts",),
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
                 optional=True,
@@ -154,7 +159,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         breaks=True,
         whys=(
             Why(
-                "the kubelet waits before it starts {pods.crashLooping} of its containers again",
+                "the kubelet waits longer and longer before it starts again: {pods.crashLooping}",
                 ("pods.crashLooping",),
             ),
             Why("the last end was: {text:pods.crashLooping}"),
@@ -225,10 +230,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             shares.fixed(0.2, "how long it waits is not measured"),
         ),
         explains=(
-            *explains("slow-storage"),
-            *explains("loader-without-workers", "cpu-heavy-preprocessing", proportion=HALF),
-            *explains("straggler-rank", "checkpoint-stalls", proportion=HALF),
-            *explains(*_COMPUTING, *_SERVING, *_EFFECTS, proportion=HALF),
+            *explains(*_DATA, "straggler-rank", "checkpoint-stalls", proportion=SOME),
+            *explains(*_COMPUTING, *_SERVING, *_EFFECTS, proportion=SOME),
         ),
         whys=(
             Why("its memory is at {memory.usedShare} of its limit", ("memory.usedShare",)),
@@ -264,7 +267,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         predicates=(
             either(
                 Predicate("cpu.contentionShare", ">=", 0.15, START),
-                Predicate("cpu.pressureShare", ">=", 0.30, START),
+                Predicate("cpu.pressureShare", ">=", 0.60, START),
             ),
             Predicate("node.busyShare", ">=", 0.90, START),
             Predicate("node.foreignShare", ">=", 0.25, START),
@@ -343,7 +346,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         whys=(
             Why("a GPU's memory is at {gpu.memoryShare}", ("gpu.memoryShare",)),
             Why(
-                "training began anew {training.restarts}",
+                "training began anew: {training.restarts}",
                 ("training.restarts",),
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
             ),
@@ -428,8 +431,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "{pods.unpinnedImage} of its containers run an image without a digest, so what runs"
-                " may have changed without anybody changing the workload",
+                "{pods.unpinnedImage} run an image without a digest, so what runs may have changed"
+                " without anybody changing the workload",
                 ("pods.unpinnedImage",),
                 Predicate("pods.unpinnedImage", ">=", 1, FLAG, flag=True),
             ),

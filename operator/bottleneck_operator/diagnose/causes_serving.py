@@ -69,8 +69,12 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 *_SLOW,
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 all_of(
-                    Predicate("inference.dependencyShare", ">=", 0.70, START),
-                    Predicate("inference.latency", ">=", 0.100, START),
+                    Predicate("inference.dependencyShare", ">=", 0.50, START),
+                    Predicate("inference.dependencySeconds", ">=", 0.050, START),
+                ),
+                all_of(
+                    Predicate("inference.restShare", ">=", 0.50, START),
+                    Predicate("inference.restSeconds", ">=", 0.100, START),
                 ),
             ),
         ),
@@ -152,14 +156,13 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "of its pods, {pods.notReady} are not ready yet",
+                "others are not ready yet: {pods.notReady}",
                 ("pods.notReady",),
                 Predicate("pods.notReady", ">=", 1, FLAG, flag=True),
                 optional=True,
             ),
             Why(
-                "{pods.withoutProbe} of its containers have no readiness probe, so requests reach"
-                " them before they are ready",
+                "{pods.withoutProbe} without a readiness probe get requests before they are ready",
                 ("pods.withoutProbe",),
                 Predicate("pods.withoutProbe", ">=", 1, FLAG, flag=True),
             ),

@@ -331,7 +331,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 ),
                 all_of(
                     Predicate("training.microBatch", "<", 8, START),
-                    Predicate("training.stepSeconds", "<", 0.020, START),
+                    Predicate("training.stepSeconds", "<", 0.100, START),
                 ),
             ),
         ),
