@@ -146,6 +146,7 @@ def test_a_workload_that_no_node_takes_is_named_and_left_alone() -> None:
     status, reason, message = world.condition(Condition.LIMITED)
     assert (status, reason) == ("True", Reason.NO_REMEDY)
     assert "Add nodes" in message
+    # Not that it has no sidecar: its pods have one, they only do not run.
     assert world.condition(Condition.TELEMETRY_AVAILABLE)[:2] == ("False", Reason.NO_REPLICAS)
     assert world.api.reports == {}
     assert {event["reason"] for event in world.api.events} == {"BottleneckFound", "NoRemedy"}

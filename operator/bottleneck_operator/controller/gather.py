@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport
 from ..decide.lifecycle import evidence_window
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
+from ..observe.baseline import Baselines
 from ..observe.cluster import Target, owner_of_replicas, read_target
 from ..observe.facts import ClusterFacts, Moments, facts_of
 from ..observe.history import History
@@ -63,6 +64,7 @@ class Gatherer:
     hpa: str | None = None
     inquiry: Inquiry = field(default_factory=Inquiry)
     onset: Onset = field(default_factory=Onset)
+    baselines: Baselines = field(default_factory=Baselines)
     _hpa_known: bool = False
     _target_read: float = 0.0
     _first_seen: dict[str, float] = field(default_factory=dict)
@@ -114,9 +116,15 @@ class Gatherer:
             percentile=percentile(policy),
             window=evidence_window(known, now),
         )
+        compared = self.baselines.compare(observation)
+        observation = replace(observation, signals={**observation.signals, **compared})
         facts, diagnosis = self._judge(policy, observation, now)
         if await self._inquire(policy, diagnosis, now):
             facts, diagnosis = self._judge(policy, observation, now)
+        # What is measured while something is wrong, or tried out, must not become the usual.
+        open_action = any(report.status.phase.open for report in known)
+        wrong = open_action or diagnosis.breached or not diagnosis.known
+        self.baselines.learn(observation, now, wrong=wrong)
         return Seen(
             running=running,
             histories=histories,
@@ -128,7 +136,8 @@ class Gatherer:
                 len(running),
                 str(self.target.ref),
                 finished=self.target.finished,
-                active=self.target.active,
+                # Pods that the watch knows have a sidecar, even while none of them runs.
+                active=self.target.active and not self.pods(policy),
             ),
         )
 
@@ -161,7 +170,9 @@ class Gatherer:
         answers = self.inquiry.answers
         if self._hpa_known:
             answers = answers.with_hpa(self.hpa)
-        moments = Moments(now=now, onset=self.onset.since(policy), learnt_since=None)
+        moments = Moments(
+            now=now, onset=self.onset.since(policy), learnt_since=self.baselines.known_since()
+        )
         return facts_of(
             self.target.workload, self.target.replicas, self.pods(policy), answers, moments
         )

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..act import knobs as act_knobs
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
-from ..api.policy import BottleneckPolicy, Mode, PolicyStatus
+from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
 from ..api.report import BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Refusal
@@ -24,6 +24,7 @@ from ..decide.planner import decide
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..kube import JSON_PATCH
+from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
 from ..observe.observation import Observation, WorkloadType
 from ..report import metrics, reports
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 FIGURES_SECONDS = 10.0
 """How often a status is written when nothing but its figures changed."""
+
+BASELINES_SECONDS = 60.0
+"""How often what was learnt is taken into the status: a restart loses no more than that."""
 
 NEXT_SECONDS = 600.0
 """How long after an action was kept the constraint that it exposed is looked for: what is seen
@@ -55,6 +59,8 @@ class PolicyLoop:
     _actions: Actions = field(init=False)
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
+    _baselines: list[BaselineStatus] = field(default_factory=list)
+    _baselines_taken: float = 0.0
     _loaded: bool = False
 
     def __post_init__(self) -> None:
@@ -73,8 +79,11 @@ class PolicyLoop:
             await reports.load(
                 self.services.kube, metadata.namespace, metadata.name, self.services.reports
             )
+            self._gatherer.baselines = Baselines.restored(policy.status.baselines)
+            self._baselines_taken = now
+            self._baselines = self._gatherer.baselines.statuses()
             self._loaded = True
-        view = await self._advance(policy, now)
+        view = replace(await self._advance(policy, now), baselines=self._learnt(now))
         await self._write_status(policy, view, now)
 
     async def release(self, policy: BottleneckPolicy) -> None:
@@ -82,6 +91,14 @@ class PolicyLoop:
         self.services.claims.drop(self.key)
         self.services.streams.unfollow(self.key)
         await self._actions.undo_unjudged(policy)
+
+    def _learnt(self, now: float) -> list[BaselineStatus]:
+        """What is usual for the workload, as the status has it. It moves with every window, and is
+        worth a write only now and then."""
+        if now - self._baselines_taken >= BASELINES_SECONDS:
+            self._baselines = self._gatherer.baselines.statuses()
+            self._baselines_taken = now
+        return self._baselines
 
     # -- observe and diagnose --------------------------------------------------------------------
 

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from ..api.conditions import Condition
 from ..api.policy import BottleneckPolicy
 from ..diagnose.diagnosis import Diagnosis
+from ..observe.baseline import DEGRADED, TRACKED
 from ..observe.observation import Observation
-
-DEGRADED = 1.20
-"""From here on a workload counts as slower than its own usual."""
-
-SLOWDOWNS = (
-    "training.stepSlowdown",
-    "inference.latencySlowdown",
-    "inference.serviceSlowdown",
-    "inference.dependencySlowdown",
-)
 
 
 @dataclass(slots=True)
@@ -63,4 +54,4 @@ class Onset:
 
 def slowed(observation: Observation) -> bool:
     """Whether a figure is so much over its learnt baseline that it counts as degraded."""
-    return any((observation.value(name) or 0.0) >= DEGRADED for name in SLOWDOWNS)
+    return any((observation.value(each.compared) or 0.0) >= DEGRADED for each in TRACKED)

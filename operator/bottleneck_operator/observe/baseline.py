@@ -165,6 +165,16 @@ class Baselines:
             for (signal, load), usual in sorted(self.entries.items())
         ]
 
+    def known_since(self) -> float | None:
+        """Since when anything that is known well enough to compare with was learnt, seconds since
+        the Unix epoch; None where nothing is."""
+        known = [
+            usual.since
+            for (signal, _), usual in self.entries.items()
+            if signal != LOAD.signal and usual.count >= MIN_WINDOWS
+        ]
+        return min(known, default=None)
+
     def learn(
         self,
         observation: Observation,

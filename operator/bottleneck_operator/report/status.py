@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..api.conditions import Condition, Reason
 from ..api.policy import (
+    BaselineStatus,
     BottleneckPolicy,
     BottleneckStatus,
     ConditionStatus,
@@ -52,6 +53,7 @@ class View:
     """Other people's words, under the names of the signals that they go with."""
     decision: Plan | Refusal | None = None
     reports: Sequence[BottleneckReport] = field(default_factory=tuple)
+    baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
 
 
 _PROGRESS = {
@@ -112,6 +114,7 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         next_report=max(
             [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
+        baselines=list(view.baselines),
     )
 
 
@@ -210,6 +213,7 @@ def substance(status: PolicyStatus) -> PolicyStatus:
     return status.model_copy(
         update={
             "why": "",
+            "baselines": [],
             "conditions": [
                 c.model_copy(update={"message": "", "last_transition_time": None})
                 for c in status.conditions

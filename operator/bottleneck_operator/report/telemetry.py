@@ -11,7 +11,7 @@ def telemetry_problem(
     observation: Observation, running: int, target: str, finished: bool, active: bool
 ) -> Problem | None:
     """None while every replica that should be speaking does. ``running`` counts the pods that run
-    with a sidecar, ``active`` tells whether any pod runs at all."""
+    with a sidecar, ``active`` tells whether there are pods, all of them without one."""
     if observation.expected and observation.streaming == observation.expected:
         return None
     if running:
