@@ -48,7 +48,8 @@ def test_json_is_the_public_contract(recording: Path, run: Run) -> None:
     document = run("diagnose", str(recording), "-o", "json").json
     assert list(document) == KEYS
     cause = document["causes"][0]
-    assert list(cause) == ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    described = ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    assert list(cause) == [*described, "explainedBy"]
     assert cause["id"] == "loader-without-workers"
     wanted = {"signal", "window", "statistic", "value", "unit", "threshold", "source"}
     assert all(set(item) == wanted for item in cause["evidence"])

@@ -835,7 +835,8 @@ def test_the_document_has_every_key_and_says_null_for_what_is_not_known() -> Non
     causes = [cause for stage in healthy["faultTree"]["stages"] for cause in stage["causes"]]
     assert any(each["holds"] is None for cause in causes for each in cause["conditions"])
     (cause,) = diagnosis_document(find(TRAINING, {"training.checkpointShare": 0.3}))["causes"]
-    assert list(cause) == ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    described = ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    assert list(cause) == [*described, "explainedBy"]
     assert set(cause["evidence"][0]) >= {
         "signal",
         "window",
