@@ -28,6 +28,7 @@ from bottleneck_operator.diagnose.derived import DERIVED
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
 from bottleneck_operator.diagnose.document import diagnosis_document
 from bottleneck_operator.diagnose.engine import diagnose
+from bottleneck_operator.diagnose.gaps import GAPS
 from bottleneck_operator.diagnose.predicates import predicates
 from bottleneck_operator.diagnose.whys import figure_names
 from bottleneck_operator.observe.observation import (
@@ -801,13 +802,25 @@ def test_the_pictures_show_every_hypothesis_that_was_tried() -> None:
     tried = {entry.id for entry in CATALOGUE if entry.workload in (TRAINING, ANY)}
     bones = {each.id: each for bones in bone.bones.values() for each in bones}
     causes = {each.id: each for stage in tree.stages for each in stage.causes}
-    assert set(bones) == set(causes) == tried
+    gaps = {gap.id for gap in GAPS}
+    assert set(causes) == tried
+    assert set(bones) == tried | gaps
     assert bone.effect == tree.top == "60% of each step waits for input"
     assert {id for id, each in bones.items() if each.state == "Confirmed"} == {"slow-storage"}
+    assert bones["no-probe"].state == "NoData"
     assert bones["host-bound"].state == "RuledOut"
     assert bones["checkpoint-stalls"].state == "NoData"
     assert all(each.reason for each in bones.values())
     assert tree.stages[0].state == tree.state == "Confirmed"
+
+
+def test_what_people_left_out_is_a_bone_and_no_cause() -> None:
+    diagnosis = find(SERVING, {"pods.withoutProbe": 2.0, "pods.withoutLimits": 0.0})
+    assert diagnosis.fishbone is not None
+    people = {bone.id: bone for bone in diagnosis.fishbone.bones["People"]}
+    assert people["no-probe"].state == "Confirmed"
+    assert people["no-limits"].state == "RuledOut"
+    assert (diagnosis.causes, diagnosis.symptom) == ((), None)
 
 
 def test_an_and_gate_agrees_with_its_conditions() -> None:
