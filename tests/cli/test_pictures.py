@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 from bottleneck_operator.report.render.canvas import text_lines, text_width
 from bottleneck_operator.report.render.page import render_html
-from bottleneck_operator.report.render.story import Context, Section, story
+from bottleneck_operator.report.render.parts import Context, Section
+from bottleneck_operator.report.render.story import story
 from bottleneck_operator.report.render.svg import PICTURES, render_svg
 from PIL import ImageFont
 

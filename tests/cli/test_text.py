@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from bottleneck_operator.report.render.story import Context, Section, story
+from bottleneck_operator.report.render.parts import Context, Section
+from bottleneck_operator.report.render.story import story
 from bottleneck_operator.report.render.text import Terminal, render_text
 from bottleneck_operator.report.render.words import clean, columns, wrap
 

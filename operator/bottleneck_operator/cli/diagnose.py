@@ -63,7 +63,8 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     from ..diagnose.engine import diagnose
     from ..observe.recording import RecordingError, parse, replay
     from ..report.render.incident import objectives_section
-    from ..report.render.story import Context, story
+    from ..report.render.parts import Context
+    from ..report.render.story import story
     from .knowledge import advice, hints, unknown
     from .policyfile import objectives_of, read_objectives
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..api.policy import BottleneckPolicy
     from ..api.report import BottleneckReport
     from ..diagnose.diagnosis import Diagnosis
-    from ..report.render.story import Section
+    from ..report.render.parts import Section
 
 DESCRIPTION = """\
 Say what is wrong with the workload of a policy, and why: listen to its sidecars for a moment, look
@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _report(arguments: argparse.Namespace) -> None:
     from ..report.render.incident import report_sections
-    from ..report.render.story import Context, story
+    from ..report.render.parts import Context
+    from ..report.render.story import story
     from .knowledge import advice, hints
     from .live import connected, read_report
 
@@ -88,7 +89,8 @@ async def _report(arguments: argparse.Namespace) -> None:
 async def _explain(arguments: argparse.Namespace) -> None:
     from ..diagnose.document import diagnosis_document
     from ..observe.selectors import to_string
-    from ..report.render.story import Context, story
+    from ..report.render.parts import Context
+    from ..report.render.story import story
     from .knowledge import advice, hints
     from .live import connected, pods_of, read_policy, read_target_of, reports_of
     from .sample import look

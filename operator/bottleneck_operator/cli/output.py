@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..report.render.story import Story
+    from ..report.render.parts import Story
     from ..report.render.text import Terminal
 
 FORMATS = ("text", "json", "svg", "html")

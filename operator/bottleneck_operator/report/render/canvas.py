@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from .story import State
+from .parts import State
 from .words import columns
 
 STATE_CLASS = {State.CONFIRMED: "bad", State.RULED_OUT: "out", State.NO_DATA: "gap"}

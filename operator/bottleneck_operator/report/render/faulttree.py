@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .canvas import STATE_CLASS, Canvas, leading, text_lines, text_width
 from .fishbone import icon
-from .story import Condition, Stage, State, Tree, TreeCause
+from .parts import Condition, Stage, State, Tree, TreeCause
 
 SIZE, SMALL, TOP_SIZE = 13.0, 12.0, 17.0
 COLUMN, GAP, MARGIN = 220.0, 14.0, 24.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .canvas import STATE_CLASS, Canvas, leading, shorten, text_lines, text_width
-from .story import Item, State, Story, percent
+from .parts import Item, State, Story, percent
 
 ABOVE = ("Infrastructure", "Models")
 """Bones above the spine; all others hang below it. These two have the most hypotheses."""
@@ -27,7 +27,7 @@ FIRST = 26.0
 LONGEST = 250.0
 """Widest that the text of a rib is drawn."""
 
-HEAD_WIDTH = 190.0
+HEAD_WIDTH = 225.0
 ICON = 15.0
 
 

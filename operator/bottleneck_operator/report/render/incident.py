@@ -10,7 +10,7 @@ from ...api.policy import BottleneckPolicy, Mode
 from ...api.report import BottleneckReport, Phase, Verdict, VerdictResult
 from ...diagnose.diagnosis import ObjectiveState
 from ...diagnose.objectives import figure
-from .story import Section, percent
+from .parts import Section, percent
 
 _ENDS = {
     Phase.KEPT: "it was kept",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from .story import CauseView, Item, Story, percent
+from .parts import CauseView, Item, Story, percent
 from .svg import render_svg
 
 STYLE = """

@@ -1,4 +1,4 @@
-"""What the renderers draw: a diagnosis document, read leniently and made safe to show. Pure.
+"""Reads a diagnosis document leniently, and makes it safe to show. Pure.
 
 The document is the public JSON of a diagnosis (``kubectl bottleneck diagnose -o json``), or the
 spec of a BottleneckReport, which holds the same parts. Reports of older versions lack the pictures;
@@ -8,11 +8,23 @@ what is absent is left out, never made up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from ...diagnose.objectives import shown
+from .parts import (
+    CauseView,
+    Condition,
+    Context,
+    Figure,
+    Item,
+    Section,
+    Stage,
+    State,
+    Story,
+    Tree,
+    TreeCause,
+    percent,
+)
 from .words import clean
 
 CATEGORIES = ("Infrastructure", "Data", "Models", "People", "Processes")
@@ -20,146 +32,8 @@ CATEGORIES = ("Infrastructure", "Data", "Models", "People", "Processes")
 
 Document = Mapping[str, Any]
 
-
-class State(StrEnum):
-    """What became of a hypothesis, or of a node of the fault tree."""
-
-    CONFIRMED = "Confirmed"
-    RULED_OUT = "RuledOut"
-    NO_DATA = "NoData"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row of evidence, as people read it."""
-
-    signal: str
-    value: str
-    bound: str
-    over: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class CauseView:
-    """A confirmed cause. ``share`` and ``confidence`` 0..1; ``behind`` is the id of the cause that
-    explains it, empty for one that stands for itself."""
-
-    id: str
-    kind: str
-    title: str
-    share: float
-    confidence: float
-    evidence: tuple[Figure, ...]
-    advice: str = ""
-    behind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One hypothesis on a bone."""
-
-    id: str
-    title: str
-    state: State
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A basic event of the fault tree; ``holds`` is None without data."""
-
-    text: str
-    holds: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class TreeCause:
-    """An AND gate over its conditions."""
-
-    id: str
-    title: str
-    state: State
-    conditions: tuple[Condition, ...]
-
-    @property
-    def deciding(self) -> Condition | None:
-        """The condition by which it was ruled out, or whose figure is missing."""
-        wanted = False if self.state is State.RULED_OUT else None
-        return next((c for c in self.conditions if c.holds is wanted), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """An OR gate over the causes of one stage of the pipeline."""
-
-    id: str
-    title: str
-    state: State
-    causes: tuple[TreeCause, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """The fault tree: the top event, an OR gate over the stages."""
-
-    top: str
-    state: State
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A headed list of lines that is not part of the diagnosis itself."""
-
-    title: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What surrounds a diagnosis: about what it is, what it rests on, and what was done.
-
-    ``unknown`` tells why nothing can be said; it is empty where something can. ``healthy`` is what
-    is said where nothing is wrong and no hypothesis had to be tried. ``sections`` come
-    after the advice, ``notes`` are short remarks on the data, such as a cut-off last line.
-    """
-
-    title: str = ""
-    basis: str = ""
-    unknown: str = ""
-    healthy: str = ""
-    sections: Sequence[Section] = ()
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """A diagnosis with all its strings cleaned."""
-
-    title: str
-    basis: str
-    headline: str
-    detail: str
-    wrong: bool | None
-    """True: something is wrong; False: nothing is; None: it cannot be told."""
-    symptom: str
-    measured: Figure | None
-    causes: tuple[CauseView, ...]
-    ruled_out: tuple[Item, ...]
-    no_data: tuple[Item, ...]
-    whys: tuple[str, ...]
-    runner_up: str
-    effect: str
-    bones: Mapping[str, tuple[Item, ...]]
-    tree: Tree | None
-    sections: tuple[Section, ...] = ()
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def advice(self) -> tuple[tuple[str, str], ...]:
-        """Cause id and what to do about it, without what goes away with another cause."""
-        return tuple((c.id, c.advice) for c in self.causes if c.advice and not c.behind)
+FLAG = "yes or no"
+"""Source of a figure that is no figure: the catalogue's word for something that is so or not."""
 
 
 def story(
@@ -207,15 +81,16 @@ def story(
     )
 
 
-def percent(share: float) -> str:
-    """A share as people read it."""
-    return f"{share * 100:.1f}%" if 0 < share < 0.0995 else f"{share * 100:.0f}%"
+_STEP = ("training.dataShare", "training.stepSeconds", "training.stepSlowdown")
+_WHOLES = {"inference.errorRate": "the requests"}
 
 
 def returned(cause: CauseView, signal: str) -> str:
-    """What removing a cause would return, in words."""
-    whole = "the step" if signal.startswith(("training.", "dataLoader.", "loader.")) else "the time"
-    whole = "the latency" if signal.startswith("inference.") else whole
+    """What removing a cause would return, in words; ``signal`` is the symptom's."""
+    if cause.share >= 0.995:
+        return "Nothing else gets done while it lasts."
+    whole = "the latency" if signal.startswith("inference.") else "the time"
+    whole = "the step" if signal in _STEP else _WHOLES.get(signal, whole)
     return f"Removing it would return about {percent(cause.share)} of {whole}."
 
 
@@ -260,7 +135,9 @@ def _cause(item: Document, advice: Mapping[str, str]) -> CauseView:
 def _figure(item: Document) -> Figure:
     value, threshold = item.get("value"), item.get("threshold")
     name, unit = str(item.get("signal", "?")), str(item.get("unit") or "")
-    bound = ""
+    bound, source = "", clean(item.get("source") or "")
+    if source == FLAG and isinstance(value, int | float):
+        return Figure(clean(name), "yes" if value >= 1 else "no", "", "", "")
     if isinstance(value, int | float) and isinstance(threshold, int | float):
         # A confirmed cause's figures satisfy their conditions, so the sign follows from them.
         bound = f"{'≥' if value >= threshold else '<'} {shown(name, threshold, unit)}"
@@ -270,7 +147,7 @@ def _figure(item: Document) -> Figure:
         value=clean(shown(name, value, unit)) if isinstance(value, int | float) else "no data",
         bound=clean(bound),
         over=clean(", ".join(str(part) for part in over if part)),
-        source=clean(item.get("source") or ""),
+        source=source,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .canvas import Canvas, leading, text_lines, text_width
 from .faulttree import draw_fault_tree
 from .fishbone import draw_fishbone
-from .story import Story
+from .parts import Story
 
 PICTURES = ("all", "fishbone", "fault-tree", "whys")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .story import CauseView, Item, Stage, State, Story, Tree, TreeCause, percent
+from .parts import CauseView, Item, Stage, State, Story, Tree, TreeCause, percent
 from .words import columns, pad, plain, wrap
 
 NARROWEST, WIDEST = 60, 120
