@@ -169,3 +169,42 @@ def test_a_string_without_end_is_cut() -> None:
 )
 def test_wrapping(text: str, width: int, lines: list[str]) -> None:
     assert wrap(text, width) == lines
+
+
+@pytest.mark.parametrize(
+    ("signal", "share", "words"),
+    [
+        ("training.dataShare", 0.634, "Removing it would return about 63% of the step."),
+        ("inference.latency", 0.094, "Removing it would return about 9.4% of the latency."),
+        ("inference.errorRate", 0.12, "Removing it would return about 12% of the requests."),
+        ("training.checkpointShare", 0.25, "Removing it would return about 25% of the time."),
+        ("training.sinceStepSeconds", 1.0, "Nothing else gets done while it lasts."),
+    ],
+)
+def test_what_a_cause_costs_is_told_in_the_unit_of_its_symptom(
+    signal: str, share: float, words: str
+) -> None:
+    document = starved()
+    document["symptom"]["evidence"]["signal"] = signal
+    document["causes"][0]["share"] = share
+    assert f"▌ {words}" in render_text(story(document))
+
+
+def test_what_is_so_or_not_is_no_percentage() -> None:
+    document = starved()
+    flag = evidence("training.longPhase", 1, 1, source="yes or no")
+    document["causes"][0]["evidence"] = [flag]
+    table = render_text(story(document)).split("Causes")[1].split("\n\n")[0]
+    assert "training.longPhase  yes" in table
+    assert "100%" not in table
+    assert "yes or no" not in table
+
+
+def test_a_consequence_stands_behind_its_cause_and_gets_no_advice() -> None:
+    document = starved()
+    document["causes"][1]["explainedBy"] = "loader-without-workers"
+    advice = ADVICE | {"cpu-throttled": "Raise the limit."}
+    text = render_text(story(document, advice=advice))
+    assert "It follows from loader-without-workers and goes when that goes." in text
+    assert "Raise the limit." not in text
+    assert "Raise the limit." in render_text(story(starved(), advice=advice))
