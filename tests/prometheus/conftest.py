@@ -23,21 +23,22 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "hack"))
 
-from localcluster.packages import PROMETHEUS_PACKAGES, ensure  # noqa: E402
-from localcluster.progress import Progress  # noqa: E402
+from localcluster.packages import PROMETHEUS_PACKAGES, ensure
+from localcluster.progress import Progress
 
 
 class Exporter:
     """Serves what a system's /metrics would, and counts on by itself: ``text`` is rendered with the
-    seconds since its start, so that the rates of its counters are known exactly."""
+    seconds since the first scrape, so that the rates of its counters are known exactly."""
 
     def __init__(self, text: Callable[[float], str], labels: dict[str, str]) -> None:
         self.text, self.labels = text, labels
-        self.started = time.time()
+        self.started: float | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.started = outer.started or time.time()
                 body = outer.text(time.time() - outer.started).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
@@ -50,7 +51,8 @@ class Exporter:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.daemon = True
         self._thread.start()
 
     def stop(self) -> None:

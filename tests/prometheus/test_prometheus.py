@@ -53,7 +53,7 @@ def scraped(prometheus: Server) -> Server:
     prometheus.scrape(
         'nv_gpu_utilization{gpu_uuid="a"} NaN\n', namespace="ml", pod="not-a-number-0"
     )
-    prometheus.scrape(texts.FailingLater(), namespace="ml", pod="late-0")
+    prometheus.scrape(texts.failing_later, namespace="ml", pod="late-0")
     prometheus.wait("count(count_over_time(up[60s]) >= 12) >= 21")
     return prometheus
 

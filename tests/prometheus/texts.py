@@ -23,7 +23,7 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def vllm(t: float) -> str:
-    """20 requests a second: half within 0.5 s, half in 0.5 to 1 s; a quarter of the time waiting."""
+    """20 requests a second: half within 0.5 s, half in 0.5 to 1 s; a quarter of that waiting."""
     model = {"model_name": "m", "engine": "0"}
     inf = float("inf")
     latency = histogram(
@@ -139,15 +139,9 @@ tgi_request_generated_tokens_sum {400 * t}
     )
 
 
-class FailingLater:
-    """Fails for the first time some scrapes after its start, 30 times at once."""
-
-    def __init__(self) -> None:
-        self.scrapes = 0
-
-    def __call__(self, t: float) -> str:
-        self.scrapes += 1
-        return tgi(t) + ('tgi_request_failure{err="overloaded"} 30\n' if self.scrapes > 4 else "")
+def failing_later(t: float) -> str:
+    """Fails for the first time seconds after its start, 30 times at once."""
+    return tgi(t) + ('tgi_request_failure{err="overloaded"} 30\n' if t > 4 else "")
 
 
 def dcgm(pod: str, namespace: str, mask: int = 0x48) -> str:

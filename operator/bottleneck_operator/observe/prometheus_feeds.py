@@ -13,6 +13,7 @@ from datetime import datetime
 import aiohttp
 
 from ..api import units
+from ..api.policy import BottleneckPolicy
 from ..api.telemetry import Prometheus
 from ..kube import Kube, KubeError
 from .cluster import Pod, pod_of
@@ -58,47 +59,50 @@ class Feeds:
 
     def observe(
         self,
-        policy: str,
-        settings: Prometheus | None,
-        namespace: str,
+        key: str,
+        policy: BottleneckPolicy,
         selector: Selector,
         observation: Observation,
         percentile: int,
         since: float,
         wake: Callable[[], None],
     ) -> Observation:
-        """The observation with what Prometheus said last. ``settings`` None ends the looking;
-        changed ones begin it anew. ``wake`` is called after each look."""
-        feed = self._feeds.get(policy)
+        """The observation with what Prometheus said last of the pods that ``selector`` matches;
+        unchanged for a policy without Prometheus. The first call for a policy begins the looking,
+        changed settings begin it anew. ``since`` is when the last change took effect, seconds since
+        the Unix epoch; ``wake`` is called after each look."""
+        settings = policy.spec.telemetry.prometheus if policy.spec.telemetry else None
+        feed = self._feeds.get(key)
         if settings is None:
-            self.unfollow(policy)
+            self.unfollow(key)
             return observation
-        if feed is None or (feed.settings, feed.namespace) != (settings, namespace):
-            self.unfollow(policy)
+        if feed is None or feed.settings != settings:
+            self.unfollow(key)
+            namespace = policy.metadata.namespace
             feed = _Feed(settings, namespace, selector, percentile, since, wake)
-            feed.task = asyncio.create_task(self._run(feed), name=f"prometheus {policy}")
-            self._feeds[policy] = feed
+            feed.task = asyncio.create_task(self._run(feed), name=f"prometheus {key}")
+            self._feeds[key] = feed
         feed.selector, feed.percentile, feed.since = selector, percentile, since
         return observation if feed.result is None else merge(observation, feed.result, since)
 
-    def problem(self, policy: str) -> str:
-        """What was wrong with the last look; empty where nothing was, or where there is none."""
-        feed = self._feeds.get(policy)
+    def problem(self, key: str) -> str | None:
+        """What was wrong with the last look, empty where nothing was; None without Prometheus."""
+        feed = self._feeds.get(key)
         if feed is None:
-            return ""
+            return None
         return feed.result.problem if feed.result else "Prometheus was not looked at yet"
 
-    def unfollow(self, policy: str) -> None:
+    def unfollow(self, key: str) -> None:
         """Ends the looking for a policy."""
-        feed = self._feeds.pop(policy, None)
+        feed = self._feeds.pop(key, None)
         if feed is not None and feed.task is not None:
             feed.task.cancel()
 
     async def close(self) -> None:
         """Ends all."""
         tasks = [feed.task for feed in self._feeds.values() if feed.task]
-        for policy in list(self._feeds):
-            self.unfollow(policy)
+        for key in list(self._feeds):
+            self.unfollow(key)
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
