@@ -137,7 +137,7 @@ class Client:
         self.url = url.rstrip("/")
         self._session = _Session()
         self._connect = PrometheusConnect(
-            url=self.url, session=self._session, retry=Retry(total=0, redirect=0)
+            url=self.url, session=self._session, retry=Retry(0, read=False)
         )
         self._known: dict[Variant | None, frozenset[str]] = {}
         self._known_for: object = None

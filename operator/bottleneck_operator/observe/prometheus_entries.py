@@ -129,6 +129,10 @@ def promql(entry: Entry) -> str:
     if entry.form is Form.MASK:
         bits = f"samples with one of the bits {entry.bits:#x}"
         return f"{_selected(entry.over[0], entry)}{window}: share of the {bits}"
+    if entry.form is Form.GREW:
+        labels = ", ".join(("pod", *entry.pair))
+        grew = _sum(entry.under, entry, "", f"increase(%s){window}")
+        return f"count({_sum(entry.over, entry, '', '%s')} and on ({labels}) {grew} > 0)"
     if entry.form is Form.SINCE:
         return f"time() - min({_selected(entry.over[0], entry)})"
     return _sum(entry.over, entry, join, "%s")
