@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -95,9 +96,10 @@ class Server:
         target = {"targets": [exporter.address], "labels": exporter.labels}
         (self.folder / "clash" / f"again-{id(exporter)}.yaml").write_text(yaml.safe_dump([target]))
 
-    def ask(self, query: str) -> list[dict[str, object]]:
+    def ask(self, query: str) -> list[dict[str, Any]]:
         answer = requests.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=10)
-        found: list[dict[str, object]] = answer.json()["data"]["result"]
+        assert answer.ok, f"{query}: {answer.text}"
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
 
     def wait(self, query: str, seconds: float = 60.0) -> None:

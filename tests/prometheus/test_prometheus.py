@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.observation import NoData, Reading
 from bottleneck_operator.observe.prometheus import Ask, Client
+from bottleneck_operator.observe.prometheus_entries import SELECTOR, Form, promql
+from bottleneck_operator.observe.prometheus_machines import SYSTEMS
 from bottleneck_operator.observe.prometheus_signals import Sourced
 
 from . import texts
@@ -311,6 +313,29 @@ def test_a_selector_takes_the_place_of_pods(client: Client) -> None:
 
 def test_values_that_are_no_numbers_are_no_data(client: Client) -> None:
     assert "is not a number" in reason(client.look(ask("not-a-number-0")), "gpu.utilization")
+
+
+@pytest.mark.parametrize(
+    "pod", ["vllm-0", "triton-0", "torchserve-0", "tgi-0", "honored-0", "kubelet-0", "fast-0"]
+)
+def test_the_expressions_on_the_page_give_about_the_same(
+    scraped: Server, client: Client, pod: str
+) -> None:
+    found, compared = client.look(ask(pod)), 0
+    for system in SYSTEMS:
+        for entry in system.entries:
+            expression = promql(entry).replace(SELECTOR, f'namespace="ml",pod="{pod}"')
+            if entry.form is Form.MASK or system.name not in found.systems:
+                continue
+            said = scraped.ask(expression)
+            mine = readings(found).get(entry.signal)
+            # Rates over a minute of which a part has passed differ, and their ratios do not.
+            steady = entry.form not in (Form.COUNT, Form.RATE) and "queued" not in entry.signal
+            if said and mine and steady and mine.source.endswith(tuple(entry.metrics())):
+                (only,) = said
+                assert float(only["value"][1]) == pytest.approx(mine.value, rel=0.03), expression
+                compared += 1
+    assert compared >= 3
 
 
 # -- queries of the policy -------------------------------------------------------------------------
