@@ -8,9 +8,10 @@ minutes back for a figure without saying so.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from .windows import MIN_SPAN_SECONDS
@@ -43,37 +44,26 @@ _SCRAPE_LABELS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Series:
     """Samples of one series, oldest first, times in seconds since the Unix epoch on the server's
-    clock. ``pod`` is None where it names none of the workload's; ``broken`` where its newest sample
-    is not a finite number."""
+    clock. ``pod`` is None where it names none of the workload's; ``limit`` is the age in seconds
+    beyond which it is stale; ``broken`` where its newest sample is not a finite number."""
 
     name: str
     labels: Mapping[str, str]
     pod: str | None
     times: Sequence[float]
     values: Sequence[float]
+    limit: float
     broken: bool = False
-
-    @property
-    def limit(self) -> float:
-        """Age in seconds beyond which it is stale."""
-        if len(self.times) < 2:
-            return LONE_STALE_SECONDS
-        gaps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
-        return max(LEAST_STALE_SECONDS, STALE_SCRAPES * median(gaps))
 
     def cut(self, since: float, window: float) -> Series:
         """Only what lies in the window before its newest sample, and the sample before that, so
         that the window is covered; and nothing from before ``since``."""
-        start = self.times[-1] - window if self.times else 0.0
-        first = 0
-        for index, moment in enumerate(self.times):
-            if moment <= start:
-                first = index
-        while first < len(self.times) and self.times[first] < since:
-            first += 1
-        return Series(
-            self.name, self.labels, self.pod, self.times[first:], self.values[first:], self.broken
-        )
+        times = self.times
+        first = max(0, bisect_right(times, times[-1] - window) - 1)
+        first = max(first, bisect_left(times, since))
+        if first == 0:
+            return self
+        return replace(self, times=times[first:], values=self.values[first:])
 
     @property
     def span(self) -> float:
@@ -86,8 +76,7 @@ class Series:
         ``MIN_SPAN_SECONDS`` of samples."""
         if self.span < MIN_SPAN_SECONDS:
             return None
-        pairs = zip(self.values, self.values[1:], strict=False)
-        return sum(b - a if b >= a else b for a, b in pairs)
+        return sum(b - a if b >= a else b for a, b in pairwise(self.values))
 
     @property
     def mean(self) -> float:
@@ -115,25 +104,40 @@ def read_matrix(result: Iterable[Mapping[str, Any]], pods: Iterable[str]) -> lis
     for item in result:
         try:
             labels = {str(key): str(value) for key, value in item["metric"].items()}
-            samples = [(float(time), float(value)) for time, value in item["values"]]
-        except (KeyError, TypeError, ValueError, AttributeError):
+            times = [float(sample[0]) for sample in item["values"]]
+            values = [float(sample[1]) for sample in item["values"]]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             raise ValueError("the answer is not a list of series with samples") from None
         named = [labels[label] for label in POD_LABELS if label in labels]
         pod = next((name for name in named if name in known), None)
-        if (named and pod is None) or not samples:
+        if (named and pod is None) or not times:
             continue
-        finite = [(time, value) for time, value in samples if math.isfinite(value)]
+        broken = not math.isfinite(values[-1])
+        if not all(map(math.isfinite, values)):
+            pairs = zip(times, values, strict=True)
+            finite = [(time, value) for time, value in pairs if math.isfinite(value)]
+            times = [time for time, _ in finite] or times[-1:]
+            values = [value for _, value in finite] or [0.0]
         found.append(
             Series(
                 name=labels.pop("__name__", ""),
                 labels=labels,
                 pod=pod,
-                times=[time for time, _ in finite] or [samples[-1][0]],
-                values=[value for _, value in finite] or [0.0],
-                broken=not math.isfinite(samples[-1][1]),
+                times=times,
+                values=values,
+                limit=stale_after(times),
+                broken=broken,
             )
         )
     return found
+
+
+def stale_after(times: Sequence[float]) -> float:
+    """The age in seconds beyond which a series with samples at these times is stale."""
+    if len(times) < 2:
+        return LONE_STALE_SECONDS
+    gaps = sorted(b - a for a, b in pairwise(times))
+    return max(LEAST_STALE_SECONDS, STALE_SCRAPES * gaps[len(gaps) // 2])
 
 
 def table(time: float, series: Iterable[Series]) -> Table:
