@@ -282,7 +282,10 @@ class BaselineStatus(Model):
         " micro-batch and the number of ranks.",
     )
     median: float
-    spread: float = Field(ge=0, description="Median absolute deviation from the median.")
+    spread: float = Field(ge=0, description="Typical distance of a window from the median.")
+    anchor: float | None = Field(
+        None, description="What is compared with: follows the median, but hardly gets worse."
+    )
     count: int = Field(ge=0, description="Number of windows that it was learnt from.")
     since: Time | None = Field(None, description="When learning began.")
     updated_at: Time
@@ -306,6 +309,7 @@ class PolicyStatus(Model):
     why: str = Field("", description="The chain of causes in one paragraph.")
     knobs: KnobsStatus | None = None
     last_action: LastAction | None = None
+    next: str = Field("", description="What limits the workload since the last kept action.")
     next_report: int = Field(1, ge=1, description="Number of the next report's name.")
     baselines: list[BaselineStatus] = Field(
         default_factory=list,

@@ -16,8 +16,8 @@ from ..api import units
 from ..api.policy import BottleneckPolicy
 from ..api.telemetry import Prometheus
 from ..kube import Kube, KubeError
-from .cluster import Pod, pod_of
 from .observation import Observation
+from .pods import Pod, pod_of
 from .prometheus import DEADLINE_SECONDS, Ask, Client
 from .prometheus_merge import merge
 from .prometheus_signals import Sourced

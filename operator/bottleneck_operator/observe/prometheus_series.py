@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from .windows import MIN_SPAN_SECONDS
+from .pod_window import MIN_SPAN_SECONDS
 
 WINDOW_SECONDS = 60.0
 """Width of the window: four scrapes at the usual 15 seconds."""

@@ -1,0 +1,174 @@
+"""Figures that follow from others: the policy's targets as signals, products, counts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from ..api import units
+from ..api.policy import Objectives
+from ..observe.observation import Observation, Reading, Signal, WorkloadType
+from .predicates import Signals, value
+
+DERIVED = frozenset(
+    {
+        "cpu.busyShare",
+        "cpu.contendedReplicas",
+        "cpu.contentionShare",
+        "cpu.throttledReplicas",
+        "inference.batching",
+        "inference.firstServiceSeconds",
+        "inference.serviceShare",
+        "inference.youngLatencyRatio",
+        "node.foreignShare",
+        "objective.errorRate",
+        "objective.latency",
+        "pods.missingShare",
+        "training.collectiveSeconds",
+        "training.dataSeconds",
+        "workload.training",
+    }
+)
+"""The signals that are made here; each only where what it is made of is measured."""
+
+ERROR_RATE = 0.05
+"""The share of failing requests that is too much where no policy says otherwise (start)."""
+
+YOUNG_SECONDS = 120.0
+"""A server that is younger may still be warming up (start)."""
+
+ALIKE = 10
+"""Nodes that are as busy as each other to a tenth may be one and the same."""
+
+CONTENDED, THROTTLED = 0.15, 0.25
+"""From where a replica counts as one that lacks a CPU, or is throttled; as in the catalogue."""
+
+
+def with_derived(
+    observation: Observation, facts: Mapping[str, Signal], objectives: Objectives | None
+) -> dict[str, Signal]:
+    """All signals of the workload: measured, from the cluster, and derived."""
+    signals: dict[str, Signal] = {**observation.signals, **facts}
+    _targets(signals, objectives)
+    _flag(signals, "workload.training", observation.type is WorkloadType.TRAINING)
+    _quotient(signals, "cpu.busyShare", "cpu.usedCores", "cpu.availableCores")
+    _quotient(signals, "pods.missingShare", "pods.unschedulable", "replicas.desired")
+    _product(signals, "training.dataSeconds", "training.dataShare", "training.stepSeconds")
+    _product(
+        signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
+    )
+    _product(
+        signals,
+        "inference.firstServiceSeconds",
+        "inference.firstServiceRatio",
+        "inference.serviceSeconds",
+    )
+    _contention(signals)
+    _service_share(signals)
+    _batching(signals)
+    _foreign(signals, [replica.signals for replica in observation.replicas])
+    if len(observation.replicas) > 1:
+        _replicas(signals, [replica.signals for replica in observation.replicas])
+    return signals
+
+
+def _targets(signals: dict[str, Signal], objectives: Objectives | None) -> None:
+    if objectives is not None and objectives.latency is not None:
+        target = units.seconds(objectives.latency.target)
+        signals["objective.latency"] = Reading(target, "s", 0.0, "constant", 0.0, "policy")
+    rate, source = ERROR_RATE, "default"
+    if objectives is not None and objectives.error_rate is not None:
+        rate, source = units.fraction(objectives.error_rate.max), "policy"
+    signals["objective.errorRate"] = Reading(rate, "", 0.0, "constant", 0.0, source)
+
+
+def _flag(signals: dict[str, Signal], name: str, yes: bool) -> None:
+    signals[name] = Reading(float(yes), "", 0.0, "yes or no", 0.0, "derived")
+
+
+def _quotient(signals: dict[str, Signal], name: str, above: str, below: str) -> None:
+    part, whole = signals.get(above), value(signals, below)
+    if name not in signals and isinstance(part, Reading) and whole:
+        signals[name] = replace(part, value=part.value / whole, unit="")
+
+
+def _product(signals: dict[str, Signal], name: str, factor: str, of: str) -> None:
+    ratio, whole = value(signals, factor), signals.get(of)
+    if name not in signals and ratio is not None and isinstance(whole, Reading):
+        signals[name] = replace(whole, value=ratio * whole.value)
+
+
+def _contention(signals: dict[str, Signal]) -> None:
+    """A thread that its limit stopped is ready to run as well: that part is not the node's."""
+    waited = signals.get("cpu.runQueueShare")
+    if isinstance(waited, Reading):
+        stopped = value(signals, "cpu.throttledTimeShare") or 0.0
+        signals["cpu.contentionShare"] = replace(waited, value=max(0.0, waited.value - stopped))
+
+
+def _service_share(signals: dict[str, Signal]) -> None:
+    queue = signals.get("inference.queueShare")
+    if "inference.serviceShare" in signals or not isinstance(queue, Reading):
+        return
+    # A dependency that nobody reports takes no part that is known; what is known is taken away.
+    others = (value(signals, f"inference.{name}Share") or 0.0 for name in ("dependency", "rest"))
+    share = 1.0 - queue.value - sum(others)
+    signals["inference.serviceShare"] = replace(queue, value=max(0.0, share))
+
+
+def _batching(signals: dict[str, Signal]) -> None:
+    """Batching is something that a server declares, or is seen doing."""
+    size, limit = (value(signals, f"inference.batch{name}") for name in ("Size", "Limit"))
+    _flag(signals, "inference.batching", (size or 0.0) >= 1.2 or (limit or 0.0) >= 2)
+
+
+def _foreign(signals: dict[str, Signal], replicas: Sequence[Signals]) -> None:
+    """What a node's CPUs do for other workloads. Replicas on one node are each other's others; that
+    two see equally busy nodes tells that they may share one, unless together they use more than it
+    gives."""
+    others = signals.get("node.othersShare")
+    if not isinstance(others, Reading):
+        return
+    nodes: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for replica in replicas if len(replicas) > 1 else ():
+        share, cores, used = (
+            value(replica, name)
+            for name in ("node.othersShare", "node.othersCores", "cpu.usedCores")
+        )
+        if not share or cores is None or used is None:
+            continue
+        cpus = round(cores / share)
+        busy = round((cores + used) / max(cpus, 1) * ALIKE)
+        nodes.setdefault((cpus, busy), []).append((cores, used))
+    foreign = []
+    for (cpus, _), pods in nodes.items():
+        together = sum(used for _, used in pods)
+        for cores, used in pods:
+            shared = together <= cores + used
+            foreign.append((cores - (together - used) if shared else cores) / max(cpus, 1))
+    most = max(foreign) if foreign else others.value
+    signals["node.foreignShare"] = replace(others, value=max(0.0, most))
+
+
+def _replicas(signals: dict[str, Signal], replicas: Iterable[Signals]) -> None:
+    """How many replicas lack something, where that is known of each; whether the young are slow."""
+    each = list(replicas)
+    for name, of, bound in (
+        ("cpu.throttledReplicas", "cpu.throttledShare", THROTTLED),
+        ("cpu.contendedReplicas", "cpu.runQueueShare", CONTENDED),
+    ):
+        known = [found for replica in each if (found := value(replica, of)) is not None]
+        if len(known) == len(each):
+            count = float(sum(found >= bound for found in known))
+            signals[name] = Reading(count, "replicas", 0.0, "count", 0.0, "derived")
+    young: list[float] = []
+    old: list[float] = []
+    for replica in each:
+        up, latency = (value(replica, f"inference.{n}") for n in ("uptimeSeconds", "latency"))
+        if up is not None and latency is not None:
+            (young if up < YOUNG_SECONDS else old).append(latency)
+    if young and old and median(old) > 0:
+        signals["inference.youngLatencyRatio"] = Reading(
+            max(young) / median(old), "", 0.0, "slowest young over median old", 0.0, "derived"
+        )
