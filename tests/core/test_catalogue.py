@@ -109,6 +109,7 @@ HEALTHY_SERVING = CONTAINER | {
     "inference.batchLimit": 1.0,
     "inference.uptimeSeconds": 3600.0,
     "inference.firstServiceRatio": 2.0,
+    "inference.firstServiceSeconds": 0.2,
     "inference.latencySlowdown": 1.0,
     "inference.serviceSlowdown": 1.0,
     "inference.dependencySlowdown": 1.0,
@@ -310,7 +311,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         (
             TRAINING,
             {"training.checkpointShare": 0.3, "io.pressureShare": 0.4},
-            {"training.checkpointShare": 0.14},
+            {"training.checkpointShare": 0.049},
         ),
     ],
     "communication-bound": [
@@ -453,6 +454,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             {
                 "inference.uptimeSeconds": 30.0,
                 "inference.firstServiceRatio": 40.0,
+                "inference.firstServiceSeconds": 3.0,
                 "pods.notReady": 1.0,
                 "pods.withoutProbe": 1.0,
             },

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.counters import Delta, deltas, speaking
 from bottleneck_operator.observe.history import History
-from bottleneck_operator.observe.observation import Observation, Reading
+from bottleneck_operator.observe.observation import NoData, Observation, Reading
 from bottleneck_operator.observe.windows import observe
 from bottleneck_sidecar.wire import (
     LATENCY_BOUNDS_SECONDS,
@@ -247,3 +247,32 @@ def test_two_windows_that_meet_have_the_sums_of_both_together(at: int, processes
     whole = deltas(0, lines, processes, False)
     assert _sums(left + right) == pytest.approx(_sums(whole))
     assert whole == deltas(0, lines, processes, True)
+
+
+def test_a_rate_without_bounds_is_no_figure() -> None:
+    def line(number: int, at: float) -> Sample:
+        quick = training_rank(
+            990.0, epoch="q", number=1, samples=2**62 * number, last_step_at=5e-324 * number
+        )
+        return sample(at, number, training_rank(990.0 + number), quick)
+
+    observation = seen(history(*(line(i, NOW - 10 + i) for i in range(11))))
+    signal = observation.signal("training.samplesPerSecond")
+    assert signal == NoData("the counters give no finite number")
+    assert observation.value("training.stepSeconds") is not None
+
+
+def test_a_replicas_own_signals_are_of_the_moment_whenever_they_are_looked_at() -> None:
+    def kept() -> dict[str, History]:
+        return {f"pod-{number}": history(*_pod(number, 2.0)) for number in range(2)}
+
+    late, early = kept(), kept()
+    unread, read = observe(late, list(late), NOW), observe(early, list(early), NOW)
+    expected = [dict(replica.signals) for replica in read.replicas]
+    for number, each in enumerate(late.values()):
+        for i in range(200):
+            t = 1001.0 + i
+            line = sample(NOW + 1 + i, 16 + i, training_rank(t, 0.5, number=number))
+            assert each.add(line.time, line)
+    assert [dict(replica.signals) for replica in unread.replicas] == expected
+    assert unread.replicas == read.replicas

@@ -340,6 +340,15 @@ def test_a_dependency_with_a_strange_name_has_a_signal_and_a_thousand_have_eight
     assert sorted(found) == [f"inference.dependency.d{number}" for number in range(192, 200)]
 
 
+@pytest.mark.parametrize(("age", "known"), [(100, True), (121, False)], ids=["young", "old"])
+def test_the_first_batch_itself_is_told_while_a_server_is_young(age: float, known: bool) -> None:
+    server = seen(pod(lambda t: [model_server(t, started_at=NOW - age)]))
+    if known:
+        assert value(server, "inference.firstServiceSeconds") == pytest.approx(0.05)
+    else:
+        assert "inference.firstServiceSeconds" not in server.signals
+
+
 def test_a_server_that_had_answered_nothing_yet_had_measured_zero() -> None:
     unsaid = ("queue_seconds", "service_seconds", "batches", "busy_seconds", "dependencies")
 

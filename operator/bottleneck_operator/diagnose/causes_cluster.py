@@ -23,14 +23,14 @@ KINETO_MEMORY = "Kineto: a device's peak memory over 90%"
 NVML = "NVML clock event reasons in mask 0xE8; the power cap (0x4) alone is normal at full load"
 
 _DATA = ("loader-without-workers", "cpu-heavy-preprocessing", "slow-storage")
+_WAITING = ("communication-bound", "slow-dependency", "checkpoint-stalls")
 _COMPUTING = (
-    "communication-bound",
     "host-bound",
     "precision-unused",
     "memory-bandwidth-bound",
     "compute-bound",
 )
-_SERVING = ("queueing", "batching-delay", "batch-too-large", "slow-model", "slow-dependency")
+_SERVING = ("queueing", "batching-delay", "batch-too-large", "slow-model")
 _EFFECTS = (INPUT_WAIT, COMPUTE, RANKS_WAIT, QUEUE_WAIT, MODEL_TIME, DEPENDENCY_WAIT)
 
 HALF = 0.5
@@ -110,6 +110,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             "cold-start",
             "straggler-rank",
             *_DATA,
+            *_WAITING,
             *_COMPUTING,
             *_SERVING,
             *_EFFECTS,
@@ -188,7 +189,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.signal("cpu.throttledTimeShare", "cpu.throttledShare"),
         explains=(
             *explains("node-oversubscribed"),
-            *explains("checkpoint-stalls", proportion=HALF),
+            *explains(*_WAITING, proportion=HALF),
             *explains(*_DATA, *_COMPUTING, *_SERVING, "cold-start", *_EFFECTS),
             Explains("straggler-rank", _SEVERAL_THROTTLED),
         ),
@@ -230,7 +231,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             shares.fixed(0.2, "how long it waits is not measured"),
         ),
         explains=(
-            *explains(*_DATA, "straggler-rank", "checkpoint-stalls", proportion=SOME),
+            *explains(*_DATA, "straggler-rank", proportion=SOME),
+            *explains(*_WAITING, proportion=HALF),
             *explains(*_COMPUTING, *_SERVING, *_EFFECTS, proportion=SOME),
         ),
         whys=(
@@ -274,7 +276,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         ),
         share=shares.signal("cpu.contentionShare", "cpu.pressureShare"),
         explains=(
-            *explains(*_DATA, "checkpoint-stalls", proportion=HALF),
+            *explains(*_DATA, *_WAITING, proportion=HALF),
             *explains(*_COMPUTING, *_SERVING, "cold-start", *_EFFECTS),
             Explains("straggler-rank", _SEVERAL_CONTENDED),
         ),
@@ -310,7 +312,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         predicates=(Predicate("gpu.throttledShare", ">=", 0.20, f"{NVML}; the share is {START}"),),
         share=shares.signal("gpu.throttledShare"),
         explains=(
-            *explains("communication-bound", "precision-unused", "memory-bandwidth-bound"),
+            *explains("communication-bound", proportion=HALF),
+            *explains("precision-unused", "memory-bandwidth-bound"),
             *explains("compute-bound", "slow-model", "batch-too-large", "queueing"),
             *explains(COMPUTE, MODEL_TIME, QUEUE_WAIT, RANKS_WAIT),
         ),

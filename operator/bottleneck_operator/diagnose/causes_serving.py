@@ -128,7 +128,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             either(
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
-                    Predicate("inference.firstServiceSeconds", ">=", 1.0, START),
+                    Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -138,8 +138,8 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         share=shares.first_of(
-            shares.slowdown("inference.youngLatencyRatio", "inference.latencySlowdown"),
-            shares.slowdown("inference.firstServiceRatio"),
+            shares.slowdown("inference.youngLatencyRatio"),
+            shares.quotient("inference.firstServiceSeconds", "inference.uptimeSeconds"),
             shares.fixed(0.5, "the missing replicas' share of the load is not known"),
         ),
         explains=explains("queueing", "slow-model", QUEUE_WAIT, MODEL_TIME),
@@ -149,9 +149,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.uptimeSeconds",),
             ),
             Why(
-                "its first request took {inference.firstServiceRatio} of what one takes since:"
-                " it loads or compiles the model when somebody already waits",
-                ("inference.firstServiceRatio",),
+                "its first request took {inference.firstServiceSeconds},"
+                " {inference.firstServiceRatio} what one takes since: it loads or compiles the"
+                " model when somebody already waits",
+                ("inference.firstServiceSeconds", "inference.firstServiceRatio"),
                 Predicate("inference.firstServiceRatio", ">=", 5, START),
                 optional=True,
             ),

@@ -251,7 +251,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate(
                 "training.checkpointShare",
                 ">=",
-                0.15,
+                0.05,
                 f"{START}; CheckFreq (FAST '21) keeps checkpoints under 3.5% of the time",
             ),
         ),

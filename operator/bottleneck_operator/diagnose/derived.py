@@ -18,7 +18,6 @@ DERIVED = frozenset(
         "cpu.contentionShare",
         "cpu.throttledReplicas",
         "inference.batching",
-        "inference.firstServiceSeconds",
         "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
@@ -58,12 +57,6 @@ def with_derived(
     _product(signals, "training.dataSeconds", "training.dataShare", "training.stepSeconds")
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
-    )
-    _product(
-        signals,
-        "inference.firstServiceSeconds",
-        "inference.firstServiceRatio",
-        "inference.serviceSeconds",
     )
     _contention(signals)
     _service_share(signals)
