@@ -302,3 +302,29 @@ def test_what_is_usual_comes_from_the_policy(world: StandIn, run: Run) -> None:
     document = run("explain", "trainer", "-n", "ml", "--seconds", "8", "-o", "json").json
     assert document["symptom"]["objective"] == "StepTime"
     assert document["symptom"]["evidence"]["value"] == pytest.approx(5, rel=0.2)
+
+
+def test_what_only_the_operator_can_see_is_told_in_its_words(world: StandIn, run: Run) -> None:
+    world.pods(pod("trainer-0", injected=False))
+    telemetry = {"prometheus": {"url": "http://prometheus.monitoring:9090"}}
+    seen = {
+        "bottleneck": {"id": "queueing", "title": "Requests queue", "share": 0.6},
+        "why": "Latency p95 is 900 ms. Because requests wait",
+    }
+    world.policies(policy(telemetry=telemetry) | {"status": seen})
+    said = run("explain", "trainer", "-n", "ml", "--seconds", "1")
+    assert said.code == 0, said.err
+    text = " ".join(said.out.split())
+    assert "It cannot be told what is wrong." in text
+    assert "Requests queue (queueing, 60%). Latency p95 is 900 ms." in text
+    assert "What Prometheus at http://prometheus.monitoring:9090 has is not in this look." in text
+
+
+def test_of_too_many_pods_some_are_listened_to(world: StandIn, run: Run) -> None:
+    world.pods(*(pod(f"trainer-{number}") for number in range(3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bottleneck_operator.cli.tap.MOST_PODS", 1)
+        said = run("explain", "trainer", "-n", "ml", "--seconds", "8")
+    assert said.code == 0, said.err
+    assert "8 s of telemetry of 1 of 1 pods" in said.out
+    assert "only the first 1 of 3 pods are listened to" in " ".join(said.out.split())

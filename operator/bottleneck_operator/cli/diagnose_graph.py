@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
 def read_topology(path: str) -> list[tuple[str, str]]:
     """Pairs of caller and callee. Raises InputError."""
     edges = []
-    for line, (caller, callee) in _rows(path, TOPOLOGY):
+    for line, names in _rows(path, TOPOLOGY):
+        caller, callee = (name.strip() for name in names)
         if not caller or not callee:
             raise InputError(f"{path}, line {line}: name a caller and a callee")
         edges.append((caller, callee))
@@ -96,23 +98,27 @@ def read_metrics(path: str) -> dict[Key, tuple[list[float], list[float]]]:
     """Timestamps and values by component, metric and statistic, as they stand in the file; missing
     values are left out. Raises InputError."""
     series: dict[Key, tuple[list[float], list[float]]] = {}
-    empty = True
-    for line, (timestamp, component, metric, statistic, value) in _rows(path, METRICS):
-        empty = False
-        if not component or not metric:
-            raise InputError(f"{path}, line {line}: name a component and a metric")
+    as_written: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
+    for line, (timestamp, *names, value) in _rows(path, METRICS):
+        written = tuple(names)
+        if written not in as_written:  # cleaned and checked once a series: files can be large
+            component, metric, statistic = (name.strip() for name in names)
+            if not component or not metric:
+                raise InputError(f"{path}, line {line}: name a component and a metric")
+            key = component, metric, statistic
+            as_written[written] = series.setdefault(key, ([], []))
         time = _number(path, line, "timestamp", timestamp)
         if not math.isfinite(time):
             raise InputError(
-                f"{path}, line {line}: timestamp {timestamp or '(empty)'} is no time;"
+                f"{path}, line {line}: timestamp {timestamp.strip() or '(empty)'} is no time;"
                 " write seconds, as 1694001600"
             )
         figure = _number(path, line, "value", value)
-        times, values = series.setdefault((component, metric, statistic), ([], []))
         if math.isfinite(figure):
+            times, values = as_written[written]
             times.append(time)
             values.append(figure)
-    if empty:
+    if not series:
         raise InputError(f"{path} has a header and no rows: nothing can be compared")
     return series
 
@@ -124,7 +130,7 @@ def _symptom(text: str) -> tuple[str, str]:
     return component, metric
 
 
-def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The line number and the named columns of every row that is not empty."""
     try:
         # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
@@ -139,7 +145,7 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]
                     f"{path} has no column {', '.join(missing)}; its first line must be"
                     f" {','.join(columns)}, found: {','.join(header)[:200]}"
                 )
-            places = [header.index(name) for name in columns]
+            pick = itemgetter(*(header.index(name) for name in columns))
             for row in reader:
                 if not row:
                     continue
@@ -148,7 +154,7 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]
                         f"{path}, line {reader.line_num}: {len(row)} fields under"
                         f" {len(header)} columns; quote a field that contains a comma"
                     )
-                yield reader.line_num, [row[place].strip() for place in places]
+                yield reader.line_num, pick(row)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -158,7 +164,7 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]
 def _number(path: str, line: int, column: str, text: str) -> float:
     """The number, NaN for an empty field."""
     try:
-        return float(text) if text else math.nan
+        return float(text) if text.strip() else math.nan
     except ValueError:
         raise InputError(
             f"{path}, line {line}: {column} {text[:40]!r} is no number;"

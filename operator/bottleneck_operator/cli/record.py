@@ -75,10 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _record(arguments: argparse.Namespace) -> int:
     from .live import connected
-    from .tap import Tap
+    from .tap import Tap, few
 
     async with connected() as kube:
-        pods = await _pods(kube, arguments)
+        pods, remark = few(await _pods(kube, arguments))
+        if remark:
+            print(f"warning: {remark}", file=sys.stderr)
         policy, target = await _policy(kube, arguments.namespace, pods)
         with ExitStack() as stack:
             file = _File(arguments.output)
@@ -90,6 +92,8 @@ async def _record(arguments: argparse.Namespace) -> int:
 
             tap = Tap(kube, pods, take)
             took = await tap.run(arguments.seconds)
+            if not any(tap.lines.values()):
+                raise KeyboardInterrupt
             if policy is not None and target is not None:
                 await _facts(kube, policy, target, pods, file.write)
             file.finish()

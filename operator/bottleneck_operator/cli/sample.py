@@ -22,7 +22,7 @@ from .facts import read_facts
 from .knowledge import unknown
 from .live import with_sidecar
 from .output import RefusedError
-from .tap import Tap
+from .tap import Tap, few
 
 LONGEST_WINDOW = 60.0
 """Widest window, in seconds, however long was listened: what is wrong now is what counts."""
@@ -52,11 +52,12 @@ async def look(
         histories[pod.name].add(received, sample)
 
     try:
-        running = with_sidecar(pods, str(target.ref))
+        running, remark = few(with_sidecar(pods, str(target.ref)))
         tap = Tap(kube, running, take)
         took = await tap.run(seconds)
         if tap.stopped:
             raise KeyboardInterrupt
+        notes += [remark] if remark else []
         silent = [pod for pod, lines in tap.lines.items() if not lines]
         notes += [f"nothing came of {pod}: {tap.troubles.get(pod, 'silence')}" for pod in silent]
         basis = f"{took:.0f} s of telemetry of {len(running) - len(silent)} of {len(running)} pods"
@@ -72,6 +73,13 @@ async def look(
     observation = replace(observation, signals={**observation.signals, **usual})
     objectives = policy.spec.objectives
     diagnosis = judge_workload(observation, objectives, facts.signals, facts.texts)
-    if problem is not None and not diagnosis.causes:
+    telemetry = policy.spec.telemetry
+    if telemetry is not None and telemetry.prometheus is not None:
+        # Its address is one inside the cluster, which only the operator can be sure to reach.
+        notes.append(f"What Prometheus at {telemetry.prometheus.url} has is not in this look.")
+    elif problem is not None and not diagnosis.causes:
         raise problem
-    return Seen(diagnosis, basis, unknown(diagnosis, observation), tuple(notes))
+    missing = unknown(diagnosis, observation)
+    if missing and problem is not None:
+        missing = str(problem)
+    return Seen(diagnosis, basis, missing, tuple(notes))

@@ -31,6 +31,12 @@ SILENCE_SECONDS = 20.0
 
 RETRY_SECONDS = 1.0
 
+PATIENCE_SECONDS = 10.0
+"""How long a pod that says nothing at all is asked again: a sidecar starts within a second."""
+
+MOST_PODS = 90
+"""Most pods that are followed at once; the connections to one API server are bounded."""
+
 Take = Callable[[float, Pod, wire.Sample, bytes], None]
 """What is done with a line: time of arrival, its pod, the sample, and the line itself."""
 
@@ -61,7 +67,8 @@ class Tap:
         self.lines = {pod.name: 0 for pod in self.pods}
         began = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
+            with contextlib.suppress(NotImplementedError):  # on Windows
+                loop.add_signal_handler(number, interrupt)
         tasks = [asyncio.create_task(self._follow(pod)) for pod in self.pods]
         progress = asyncio.create_task(self._progress(began, seconds))
         everything = asyncio.gather(*tasks, return_exceptions=True)
@@ -73,7 +80,8 @@ class Tap:
                     await stop.wait()
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
             for task in (*tasks, progress):
                 task.cancel()
             await asyncio.gather(everything, progress, return_exceptions=True)
@@ -86,8 +94,8 @@ class Tap:
         return time.monotonic() - began
 
     async def _follow(self, pod: Pod) -> None:
-        direct = False
-        while True:
+        direct, began = False, time.monotonic()
+        while self.lines[pod.name] or time.monotonic() - began < PATIENCE_SECONDS:
             stream = self._dialled(pod) if direct else self._proxied(pod)
             try:
                 async with contextlib.aclosing(stream) as lines:
@@ -155,6 +163,13 @@ class Tap:
         finally:
             if tty:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def few(pods: Sequence[Pod]) -> tuple[list[Pod], str]:
+    """As many pods as can be followed, and a remark if that is not all of them."""
+    if len(pods) <= MOST_PODS:
+        return list(pods), ""
+    return list(pods[:MOST_PODS]), f"only the first {MOST_PODS} of {len(pods)} pods are listened to"
 
 
 def _why(error: KubeError) -> str:

@@ -37,6 +37,8 @@ MINIMUM_BASELINE = 8
 """Fewer baseline values than this tell no distribution; the series is NoData."""
 MAXIMUM_WINDOWS = 1000
 """Baseline windows looked at; more of them overlap and tell nothing new."""
+OVERLAP = 16
+"""Windows of n steps begin n/16 apart, for the same reason."""
 
 
 class Family(Enum):
@@ -139,7 +141,7 @@ def panel(baseline: Series, incident: Series) -> Panel:
     length, steps = len(next(iter(before.values()), ())), len(next(iter(during.values()), ()))
     # Windows wrap around the end of the baseline, so that there is one for every start even where
     # the incident is as long as the baseline.
-    stride = -(-length // MAXIMUM_WINDOWS)
+    stride = max(-(-length // MAXIMUM_WINDOWS), steps // OVERLAP, 1)
     places = (np.arange(0, length, stride)[:, None] + np.arange(steps)[None, :]) % length
     top: dict[str, float] = {}
     for (_, metric, _), (_, values) in [*old.items(), *new.items()]:
