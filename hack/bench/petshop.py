@@ -23,7 +23,7 @@ AC@k: the share of incidents whose true cause is among the first k components; a
 taken for healthy counts as a miss. Silent: the share of healthy windows, as long as an incident and
 cut out of noissue with the rest of it as the baseline, in which nothing is blamed.
 
-No number in the method is fitted to an incident, so there is no fold to refit. The method itself was
+No number in the method is fitted to an incident, so there is no fold to refit. The method was
 chosen with these incidents in view, though: read the figures as those of a training set."""
 
 EPILOG = """\
