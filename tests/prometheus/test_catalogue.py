@@ -24,7 +24,7 @@ def test_an_entry_is_whole(system: object, entry: object) -> None:
     assert entry.signal in SIGNALS or entry.signal.startswith("pods.")
     assert entry.statistic or entry.form in (Form.PERCENTILE, Form.QUANTILE)
     assert bool(entry.under) == (
-        entry.form in (Form.RATIO, Form.PAIRS, Form.GREW) or entry.signal == "inference.occupancy"
+        entry.form in (Form.RATIO, Form.PAIRS, Form.GREW) or entry.signal == "node.busyShare"
     )
     single = (Form.MEAN, Form.LAST, Form.MASK, Form.PAIRS, Form.QUANTILE, Form.SINCE)
     assert entry.form not in single or len(entry.over) == 1

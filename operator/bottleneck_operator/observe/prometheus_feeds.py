@@ -18,8 +18,9 @@ from ..api.telemetry import Prometheus
 from ..kube import Kube, KubeError
 from .observation import Observation
 from .pods import Pod, pod_of
-from .prometheus import DEADLINE_SECONDS, Ask, Client
+from .prometheus import Ask, Client
 from .prometheus_merge import merge
+from .prometheus_session import DEADLINE_SECONDS
 from .prometheus_signals import Sourced
 from .selectors import Selector, to_string
 
