@@ -155,6 +155,22 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(objectives={"dataWait": {"max": "120%"}}),
         'spec.objectives.dataWait.max: Invalid value: "120%": write a percentage from 0 to 100',
     ),
+    "a regression without its sign": (
+        policy(objectives={"stepTime": {"maxRegression": "20"}}),
+        'spec.objectives.stepTime.maxRegression: Invalid value: "20": write a percentage',
+    ),
+    "a utilization without bounds": (
+        policy(objectives={"utilization": {"device": "GPU"}}),
+        "spec.objectives.utilization: Invalid value: write min, max or both, as whole percent",
+    ),
+    "a utilization upside down": (
+        policy(objectives={"utilization": {"device": "GPU", "min": 90, "max": 40}}),
+        "spec.objectives.utilization.min: Invalid value: write a min that is below max",
+    ),
+    "a utilization of what there is not": (
+        policy(objectives={"utilization": {"device": "TPU", "min": 40}}),
+        'spec.objectives.utilization.device: Unsupported value: "TPU"',
+    ),
     "a figure with a unit": (
         policy(objectives={"goodput": {"min": "500/s"}}),
         'spec.objectives.goodput.min: Invalid value: "500/s": write a number above zero in quotes,'

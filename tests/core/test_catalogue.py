@@ -28,6 +28,7 @@ from bottleneck_operator.diagnose.derived import DERIVED
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
 from bottleneck_operator.diagnose.document import diagnosis_document
 from bottleneck_operator.diagnose.engine import diagnose
+from bottleneck_operator.diagnose.gaps import GAPS
 from bottleneck_operator.diagnose.predicates import predicates
 from bottleneck_operator.diagnose.whys import figure_names
 from bottleneck_operator.observe.observation import (
@@ -102,11 +103,13 @@ HEALTHY_SERVING = CONTAINER | {
     "inference.serviceSeconds": 0.08,
     "inference.occupancy": 0.4,
     "inference.dependencyShare": 0.05,
+    "inference.dependencySeconds": 0.005,
     "inference.restShare": 0.02,
     "inference.batchSize": 1.0,
     "inference.batchLimit": 1.0,
     "inference.uptimeSeconds": 3600.0,
     "inference.firstServiceRatio": 2.0,
+    "inference.firstServiceSeconds": 0.2,
     "inference.latencySlowdown": 1.0,
     "inference.serviceSlowdown": 1.0,
     "inference.dependencySlowdown": 1.0,
@@ -204,7 +207,7 @@ def ids(diagnosis: Diagnosis) -> list[str]:
         (SERVING, {"inference.queueShare": 0.75, "inference.occupancy": 0.75}),
         (SERVING, {"inference.queueShare": 0.9, "inference.occupancy": 0.5}),
         (SERVING, {"inference.dependencyShare": 0.6}),
-        (SERVING, {"inference.dependencyShare": 0.8, "inference.latency": 0.02}),
+        (SERVING, {"inference.dependencyShare": 0.8, "inference.dependencySeconds": 0.01}),
         (SERVING, {"inference.uptimeSeconds": 20.0, "inference.firstServiceRatio": 9.0}),
         (SERVING, {"inference.batchSize": 6.0, "inference.batchLimit": 8.0}),
         (
@@ -308,7 +311,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         (
             TRAINING,
             {"training.checkpointShare": 0.3, "io.pressureShare": 0.4},
-            {"training.checkpointShare": 0.14},
+            {"training.checkpointShare": 0.049},
         ),
     ],
     "communication-bound": [
@@ -383,7 +386,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         (SERVING, WAITING | OVERSUBSCRIBED, {"cpu.runQueueShare": 0.1}),
         (
             TRAINING,
-            OVERSUBSCRIBED | {"cpu.runQueueShare": None, "cpu.pressureShare": 0.6},
+            OVERSUBSCRIBED | {"cpu.runQueueShare": None, "cpu.pressureShare": 0.7},
             {"cpu.pressureShare": 0.2},
         ),
     ],
@@ -451,6 +454,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             {
                 "inference.uptimeSeconds": 30.0,
                 "inference.firstServiceRatio": 40.0,
+                "inference.firstServiceSeconds": 3.0,
                 "pods.notReady": 1.0,
                 "pods.withoutProbe": 1.0,
             },
@@ -800,13 +804,25 @@ def test_the_pictures_show_every_hypothesis_that_was_tried() -> None:
     tried = {entry.id for entry in CATALOGUE if entry.workload in (TRAINING, ANY)}
     bones = {each.id: each for bones in bone.bones.values() for each in bones}
     causes = {each.id: each for stage in tree.stages for each in stage.causes}
-    assert set(bones) == set(causes) == tried
+    gaps = {gap.id for gap in GAPS}
+    assert set(causes) == tried
+    assert set(bones) == tried | gaps
     assert bone.effect == tree.top == "60% of each step waits for input"
     assert {id for id, each in bones.items() if each.state == "Confirmed"} == {"slow-storage"}
+    assert bones["no-probe"].state == "NoData"
     assert bones["host-bound"].state == "RuledOut"
     assert bones["checkpoint-stalls"].state == "NoData"
     assert all(each.reason for each in bones.values())
     assert tree.stages[0].state == tree.state == "Confirmed"
+
+
+def test_what_people_left_out_is_a_bone_and_no_cause() -> None:
+    diagnosis = find(SERVING, {"pods.withoutProbe": 2.0, "pods.withoutLimits": 0.0})
+    assert diagnosis.fishbone is not None
+    people = {bone.id: bone for bone in diagnosis.fishbone.bones["People"]}
+    assert people["no-probe"].state == "Confirmed"
+    assert people["no-limits"].state == "RuledOut"
+    assert (diagnosis.causes, diagnosis.symptom) == ((), None)
 
 
 def test_an_and_gate_agrees_with_its_conditions() -> None:

@@ -23,18 +23,22 @@ KINETO_MEMORY = "Kineto: a device's peak memory over 90%"
 NVML = "NVML clock event reasons in mask 0xE8; the power cap (0x4) alone is normal at full load"
 
 _DATA = ("loader-without-workers", "cpu-heavy-preprocessing", "slow-storage")
+_WAITING = ("communication-bound", "slow-dependency", "checkpoint-stalls")
 _COMPUTING = (
-    "communication-bound",
     "host-bound",
     "precision-unused",
     "memory-bandwidth-bound",
     "compute-bound",
 )
-_SERVING = ("queueing", "batching-delay", "batch-too-large", "slow-model", "slow-dependency")
+_SERVING = ("queueing", "batching-delay", "batch-too-large", "slow-model")
 _EFFECTS = (INPUT_WAIT, COMPUTE, RANKS_WAIT, QUEUE_WAIT, MODEL_TIME, DEPENDENCY_WAIT)
 
 HALF = 0.5
 """A shortage explains a wait only where it is at least half as large (start)."""
+
+SOME = 0.2
+"""What a task waits for memory leaves out the time in which it itself looks for pages to drop, so a
+smaller part is enough (start)."""
 
 _SEVERAL_THROTTLED = Predicate("cpu.throttledReplicas", ">=", 2, FLAG, flag=True)
 _SEVERAL_CONTENDED = Predicate("cpu.contendedReplicas", ">=", 2, FLAG, flag=True)
@@ -106,6 +110,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             "cold-start",
             "straggler-rank",
             *_DATA,
+            *_WAITING,
             *_COMPUTING,
             *_SERVING,
             *_EFFECTS,
@@ -125,8 +130,9 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("pods.oomKilled", ">=", 1, KERNEL, flag=True),
                 optional=True,
             ),
+            Why("{text:pods.oomKilled}", optional=True),
             Why(
-                "training began anew {training.restarts}",
+                "training began anew: {training.restarts}",
                 ("training.restarts",),
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
                 optional=True,
@@ -154,7 +160,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         breaks=True,
         whys=(
             Why(
-                "the kubelet waits before it starts {pods.crashLooping} of its containers again",
+                "the kubelet waits longer and longer before it starts again: {pods.crashLooping}",
                 ("pods.crashLooping",),
             ),
             Why("the last end was: {text:pods.crashLooping}"),
@@ -183,7 +189,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.signal("cpu.throttledTimeShare", "cpu.throttledShare"),
         explains=(
             *explains("node-oversubscribed"),
-            *explains("checkpoint-stalls", proportion=HALF),
+            *explains(*_WAITING, proportion=HALF),
             *explains(*_DATA, *_COMPUTING, *_SERVING, "cold-start", *_EFFECTS),
             Explains("straggler-rank", _SEVERAL_THROTTLED),
         ),
@@ -225,10 +231,9 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             shares.fixed(0.2, "how long it waits is not measured"),
         ),
         explains=(
-            *explains("slow-storage"),
-            *explains("loader-without-workers", "cpu-heavy-preprocessing", proportion=HALF),
-            *explains("straggler-rank", "checkpoint-stalls", proportion=HALF),
-            *explains(*_COMPUTING, *_SERVING, *_EFFECTS, proportion=HALF),
+            *explains(*_DATA, "straggler-rank", proportion=SOME),
+            *explains(*_WAITING, proportion=HALF),
+            *explains(*_COMPUTING, *_SERVING, *_EFFECTS, proportion=SOME),
         ),
         whys=(
             Why("its memory is at {memory.usedShare} of its limit", ("memory.usedShare",)),
@@ -264,14 +269,14 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         predicates=(
             either(
                 Predicate("cpu.contentionShare", ">=", 0.15, START),
-                Predicate("cpu.pressureShare", ">=", 0.30, START),
+                Predicate("cpu.pressureShare", ">=", 0.60, START),
             ),
             Predicate("node.busyShare", ">=", 0.90, START),
             Predicate("node.foreignShare", ">=", 0.25, START),
         ),
         share=shares.signal("cpu.contentionShare", "cpu.pressureShare"),
         explains=(
-            *explains(*_DATA, "checkpoint-stalls", proportion=HALF),
+            *explains(*_DATA, *_WAITING, proportion=HALF),
             *explains(*_COMPUTING, *_SERVING, "cold-start", *_EFFECTS),
             Explains("straggler-rank", _SEVERAL_CONTENDED),
         ),
@@ -307,7 +312,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         predicates=(Predicate("gpu.throttledShare", ">=", 0.20, f"{NVML}; the share is {START}"),),
         share=shares.signal("gpu.throttledShare"),
         explains=(
-            *explains("communication-bound", "precision-unused", "memory-bandwidth-bound"),
+            *explains("communication-bound", proportion=HALF),
+            *explains("precision-unused", "memory-bandwidth-bound"),
             *explains("compute-bound", "slow-model", "batch-too-large", "queueing"),
             *explains(COMPUTE, MODEL_TIME, QUEUE_WAIT, RANKS_WAIT),
         ),
@@ -343,7 +349,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         whys=(
             Why("a GPU's memory is at {gpu.memoryShare}", ("gpu.memoryShare",)),
             Why(
-                "training began anew {training.restarts}",
+                "training began anew: {training.restarts}",
                 ("training.restarts",),
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
             ),
@@ -428,8 +434,8 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "{pods.unpinnedImage} of its containers run an image without a digest, so what runs"
-                " may have changed without anybody changing the workload",
+                "{pods.unpinnedImage} run an image without a digest, so what runs may have changed"
+                " without anybody changing the workload",
                 ("pods.unpinnedImage",),
                 Predicate("pods.unpinnedImage", ">=", 1, FLAG, flag=True),
             ),

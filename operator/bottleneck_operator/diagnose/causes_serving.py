@@ -69,8 +69,12 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 *_SLOW,
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 all_of(
-                    Predicate("inference.dependencyShare", ">=", 0.70, START),
-                    Predicate("inference.latency", ">=", 0.100, START),
+                    Predicate("inference.dependencyShare", ">=", 0.50, START),
+                    Predicate("inference.dependencySeconds", ">=", 0.050, START),
+                ),
+                all_of(
+                    Predicate("inference.restShare", ">=", 0.50, START),
+                    Predicate("inference.restSeconds", ">=", 0.100, START),
                 ),
             ),
         ),
@@ -124,7 +128,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             either(
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
-                    Predicate("inference.firstServiceSeconds", ">=", 1.0, START),
+                    Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -134,8 +138,8 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         share=shares.first_of(
-            shares.slowdown("inference.youngLatencyRatio", "inference.latencySlowdown"),
-            shares.slowdown("inference.firstServiceRatio"),
+            shares.slowdown("inference.youngLatencyRatio"),
+            shares.quotient("inference.firstServiceSeconds", "inference.uptimeSeconds"),
             shares.fixed(0.5, "the missing replicas' share of the load is not known"),
         ),
         explains=explains("queueing", "slow-model", QUEUE_WAIT, MODEL_TIME),
@@ -145,21 +149,21 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.uptimeSeconds",),
             ),
             Why(
-                "its first request took {inference.firstServiceRatio} of what one takes since:"
-                " it loads or compiles the model when somebody already waits",
-                ("inference.firstServiceRatio",),
+                "its first request took {inference.firstServiceSeconds},"
+                " {inference.firstServiceRatio} what one takes since: it loads or compiles the"
+                " model when somebody already waits",
+                ("inference.firstServiceSeconds", "inference.firstServiceRatio"),
                 Predicate("inference.firstServiceRatio", ">=", 5, START),
                 optional=True,
             ),
             Why(
-                "of its pods, {pods.notReady} are not ready yet",
+                "others are not ready yet: {pods.notReady}",
                 ("pods.notReady",),
                 Predicate("pods.notReady", ">=", 1, FLAG, flag=True),
                 optional=True,
             ),
             Why(
-                "{pods.withoutProbe} of its containers have no readiness probe, so requests reach"
-                " them before they are ready",
+                "{pods.withoutProbe} without a readiness probe get requests before they are ready",
                 ("pods.withoutProbe",),
                 Predicate("pods.withoutProbe", ">=", 1, FLAG, flag=True),
             ),

@@ -251,7 +251,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate(
                 "training.checkpointShare",
                 ">=",
-                0.15,
+                0.05,
                 f"{START}; CheckFreq (FAST '21) keeps checkpoints under 3.5% of the time",
             ),
         ),
@@ -331,7 +331,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 ),
                 all_of(
                     Predicate("training.microBatch", "<", 8, START),
-                    Predicate("training.stepSeconds", "<", 0.020, START),
+                    Predicate("training.stepSeconds", "<", 0.100, START),
                 ),
             ),
         ),

@@ -18,7 +18,7 @@ DERIVED = frozenset(
         "cpu.contentionShare",
         "cpu.throttledReplicas",
         "inference.batching",
-        "inference.firstServiceSeconds",
+        "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
         "node.foreignShare",
@@ -58,14 +58,9 @@ def with_derived(
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
     )
-    _product(
-        signals,
-        "inference.firstServiceSeconds",
-        "inference.firstServiceRatio",
-        "inference.serviceSeconds",
-    )
     _contention(signals)
     _service_share(signals)
+    _rest_seconds(signals)
     _batching(signals)
     _foreign(signals, [replica.signals for replica in observation.replicas])
     if len(observation.replicas) > 1:
@@ -115,6 +110,14 @@ def _service_share(signals: dict[str, Signal]) -> None:
     others = (value(signals, f"inference.{name}Share") or 0.0 for name in ("dependency", "rest"))
     share = 1.0 - queue.value - sum(others)
     signals["inference.serviceShare"] = replace(queue, value=max(0.0, share))
+
+
+def _rest_seconds(signals: dict[str, Signal]) -> None:
+    """The mean latency is not a signal of its own; the model's time and its share give it."""
+    rest, seconds = value(signals, "inference.restShare"), signals.get("inference.serviceSeconds")
+    share = value(signals, "inference.serviceShare")
+    if rest is not None and share and isinstance(seconds, Reading):
+        signals["inference.restSeconds"] = replace(seconds, value=rest * seconds.value / share)
 
 
 def _batching(signals: dict[str, Signal]) -> None:

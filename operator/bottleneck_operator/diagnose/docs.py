@@ -22,6 +22,7 @@ from .catalogue import (
     Predicate,
     Why,
 )
+from .gaps import GAPS
 from .objectives import shown
 from .predicates import predicates
 
@@ -83,10 +84,20 @@ def document() -> str:
                 where = _WHERE[entry.workload]
                 lines.append(f"| {link}: {entry.title} | {where} | {stage} | {_remedy(entry)} |")
         lines.append("")
+    lines += ["## What people left out", "", *_gaps(), ""]
     lines += ["## Between a symptom and its causes", "", *_effects()]
     for entry in CATALOGUE:
         lines += ["", *_section(entry)]
     return "\n".join(lines) + "\n"
+
+
+def _gaps() -> Iterator[str]:
+    yield "Bones of the fishbone, and no causes: what lets causes through, as the cluster shows it."
+    yield ""
+    yield "| bone | category | confirmed when |"
+    yield "|---|---|---|"
+    for gap in GAPS:
+        yield f"| `{gap.id}`: {gap.title} | {gap.category} | {_condition(gap.condition)} |"
 
 
 def _effects() -> Iterator[str]:

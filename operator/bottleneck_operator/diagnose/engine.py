@@ -72,7 +72,7 @@ def diagnose(
         ),
         whys=told(symptom.text, lines) if symptom and roots else (),
         runner_up=runner_up.entry.id if runner_up else "",
-        fishbone=fishbone(effect, outcomes),
+        fishbone=fishbone(effect, outcomes, signals),
         fault_tree=fault_tree(effect, outcomes),
     )
 

@@ -95,6 +95,17 @@ class CauseEntry:
     generic: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What people or their processes left out, as far as the cluster shows it. It is no cause of
+    slowness by itself, but it lets causes through, so it is a bone of the fishbone and no more."""
+
+    id: str
+    category: str
+    title: str
+    condition: Condition
+
+
 def explains(
     *ids: str, when: Condition | None = None, proportion: float = 0.0
 ) -> tuple[Explains, ...]:

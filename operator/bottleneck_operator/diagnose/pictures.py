@@ -15,6 +15,8 @@ from ..api.report import (
     HypothesisState,
 )
 from .catalogue import CATEGORIES, STAGES, CauseEntry
+from .gaps import GAPS
+from .predicates import Signals, attempt
 
 TEXT = 256
 """Longest text in a picture, in characters: reports are kept in the cluster."""
@@ -30,15 +32,27 @@ class Outcome:
     conditions: tuple[tuple[str, bool | None], ...]
 
 
-def fishbone(effect: str, outcomes: Sequence[Outcome]) -> Fishbone:
-    """All of them by category; each of the five is there, even if it is empty."""
+def fishbone(effect: str, outcomes: Sequence[Outcome], signals: Signals) -> Fishbone:
+    """All of them by category, and what people left out; each of the five is there."""
     bones: dict[str, list[Bone]] = {category: [] for category in CATEGORIES}
     for outcome in outcomes:
         entry = outcome.entry
         bones.setdefault(entry.category, []).append(
             Bone(id=entry.id, title=entry.title, state=outcome.state, reason=outcome.reason[:TEXT])
         )
+    for gap in GAPS:
+        tried = attempt(gap.condition, signals)
+        reason = tried.text if tried.holds is not None else f"no data: {tried.text}"
+        bones[gap.category].append(
+            Bone(id=gap.id, title=gap.title, state=_state(tried.holds), reason=reason[:TEXT])
+        )
     return Fishbone(effect=effect, bones=bones)
+
+
+def _state(holds: bool | None) -> HypothesisState:
+    if holds is None:
+        return HypothesisState.NO_DATA
+    return HypothesisState.CONFIRMED if holds else HypothesisState.RULED_OUT
 
 
 def fault_tree(top: str, outcomes: Sequence[Outcome]) -> FaultTree:

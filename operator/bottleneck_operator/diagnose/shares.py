@@ -59,6 +59,16 @@ def first_of(*shares: Share) -> Share:
     return Share("; else ".join(share.text for share in shares), of)
 
 
+def quotient(part: str, whole: str) -> Share:
+    """One signal's part of another one."""
+
+    def of(signals: Signals) -> float | None:
+        above, below = value(signals, part), value(signals, whole)
+        return above / below if above is not None and below else None
+
+    return Share(f"`{part}` / `{whole}`", of)
+
+
 def rest_of(name: str) -> Share:
     """What a signal leaves of the whole."""
 

@@ -44,7 +44,9 @@ def chain(
     """The lines from where the time goes down to the root, and beyond it to what is told last."""
     lines: list[Line] = []
     for why in _way(root, found, signals):
-        lines += _lines([why], signals, texts)
+        cited = {name for line in lines for name in line.signals}
+        if not why.signals or not cited.issuperset(why.signals):
+            lines += _lines([why], signals, texts)
     lines += _lines(root.entry.whys, signals, texts)
     for edge in root.explains:
         other = found.get(edge.id)

@@ -106,8 +106,12 @@ def _delta(pod: int, start: float, oldest: Process, end: float, newest: Process)
         return None
     names, main, get = _GET[type(newest)]
     growth: dict[str, float] = {}
+    # A server that has answered nothing yet cannot say what it measures; all of it was zero.
+    unused = isinstance(oldest, InferenceServer) and oldest.requests == 0
     pairs = zip(names, get(newest), get(oldest), strict=True)
     for index, (name, after, before) in enumerate(pairs):
+        if before is None and unused and name != "run_queue_seconds":
+            before = 0
         if after is None or before is None:
             continue
         if after >= before:
@@ -127,7 +131,7 @@ def _delta(pod: int, start: float, oldest: Process, end: float, newest: Process)
     if min(buckets) < 0:
         return None
     # A dependency that was never called before has no entry yet: it began at zero.
-    since = None if oldest.dependencies is None else newest.dependencies
+    since = None if oldest.dependencies is None and not unused else newest.dependencies
     called = None if since is None else dict.fromkeys(since, 0.0) | (oldest.dependencies or {})
     return Delta(end - start, growth, (pod, newest.worker), _grown(since, called), None, buckets)
 

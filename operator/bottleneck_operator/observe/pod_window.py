@@ -11,6 +11,7 @@ from bottleneck_sidecar.wire import Container, InferenceServer, Sample, Training
 
 from .counters import STALE_SECONDS, Delta, deltas, speaking
 from .history import History, Received
+from .long_view import LongView, long_view
 from .observation import NoData, Reading, Signal
 
 WINDOW_SECONDS = 10.0
@@ -39,7 +40,6 @@ class PodWindow:
 
     number: int
     """Its place among the pods observed; the first half of its processes' seats."""
-    history: History
     samples: Sequence[Received]
     """Those of the window, and the one before it where the window was not cut short."""
     ranks: Sequence[TrainingRank]
@@ -49,8 +49,8 @@ class PodWindow:
     training: Sequence[Delta]
     inference: Sequence[Delta]
     life: Life | None
-    cut: float | None
-    """Where the window was cut short: the moment before which nothing may be read."""
+    long: LongView | None
+    """None for a pod that does not train."""
 
     @property
     def newest(self) -> Sample | None:
@@ -69,7 +69,7 @@ def pod_window(
         start = cut = since
     samples = history.since(start, covered=cut is None)
     if not samples:
-        return PodWindow(pod, history, samples, (), (), (), (), None, cut)
+        return PodWindow(pod, samples, (), (), (), (), None, None)
     newest = samples[-1][1]
     changed = history.changed_since(samples[0][0])
     training: Sequence[Delta] = ()
@@ -85,14 +85,13 @@ def pod_window(
         inference = deltas(pod, samples, speaking, changed or away)
     return PodWindow(
         pod,
-        history,
         samples,
         newest.training,
         servers,
         training,
         inference,
         _life(samples),
-        cut,
+        long_view(history, newest.training, now, cut) if newest.training else None,
     )
 
 

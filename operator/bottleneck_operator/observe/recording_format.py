@@ -109,12 +109,12 @@ def parse(lines: Iterable[str]) -> Recording:
     found: list[Told] = []
     broken: tuple[int, str] | None = None
     for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
         if broken is not None:
             raise RecordingError(f"line {broken[0]}: {broken[1]}")
         if number > MAX_LINES:
             raise RecordingError(f"longer than {MAX_LINES} lines: record fewer pods, or less time")
-        if not text.strip():
-            continue
         try:
             document = _document(text)
             if first is None:

@@ -5,20 +5,13 @@ See ``docs/signals.md`` for what each signal means.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from bottleneck_sidecar.wire import PHASES, TrainingRank
 
 from .counters import Delta, rate_of, total
+from .long_view import MIN_STEPS
 from .pod_window import MIN_SPAN_SECONDS, Figures, PodWindow, lower_median
-
-MIN_STEPS = 3
-"""Least steps in a window to count as evidence, of all ranks together, and of each rank where ranks
-are compared."""
-
-LONG_WINDOW_SECONDS = 120.0
-"""Window for what is rare: one of ten seconds has no checkpoint in it, or nothing else."""
 
 COMPUTE = ("forward", "backward", "optimizer", "other")
 """Phases in which the training thread works on the model."""
@@ -32,7 +25,7 @@ def training(figures: Figures, parts: Sequence[PodWindow], now: float) -> None:
     figures.span = max((delta.span for delta in growths), default=0.0)
     steps = total(growths, "steps") or 0.0
     _standing(figures, parts, now)
-    _long(figures, parts, now)
+    _long(figures, parts)
     if figures.span < MIN_SPAN_SECONDS or steps < MIN_STEPS:
         names = ["samplesPerSecond", "stepSeconds", *(f"{phase}Share" for phase in PHASES)]
         reason = f"only {steps:.0f} steps over {figures.span:.1f}s so far"
@@ -101,64 +94,23 @@ def _workers(rank: TrainingRank) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _long(figures: Figures, parts: Sequence[PodWindow], now: float) -> None:
+def _long(figures: Figures, parts: Sequence[PodWindow]) -> None:
     """What needs more than a window, or the whole history."""
-    kept = max((now - part.history.samples[0][0] for part in parts), default=0.0)
-    usual = [
-        seconds
-        for part in parts
-        for rank in part.ranks
-        if (seconds := _usual(part, rank.epoch)) is not None
-    ]
+    views = [part.long for part in parts if part.long is not None]
+    kept = max(view.kept for view in views)
+    usual = [seconds for view in views for seconds in view.usual]
     if usual:
         figures.put("training.usualStepSeconds", lower_median(usual), "s", "median of ranks", kept)
-    restarts = sum(len(part.history.restarted) for part in parts)
+    restarts = sum(view.restarts for view in views)
     figures.put("training.restarts", float(restarts), "restarts", "count", kept)
-    spans, steps, checkpoints, evaluations = [0.0], 0.0, 0.0, 0.0
-    for part in parts:
-        start = max(now - LONG_WINDOW_SECONDS, part.cut or -math.inf)
-        for rank in part.ranks:
-            before = part.history.rank_at(start, rank.epoch)
-            grown = None if before is None else _rare(before[1], rank)
-            if before is None or grown is None:
-                return
-            spans.append(part.samples[-1][1].time - before[0])
-            steps += grown[0]
-            checkpoints += grown[1]
-            evaluations += grown[2]
-    if (span := max(spans)) >= MIN_SPAN_SECONDS and (
-        whole := steps + checkpoints + evaluations
-    ) > 0:
-        share = checkpoints / whole
-        figures.put("training.checkpointShare", share, "", "ratio of sums", span)
-
-
-def _usual(part: PodWindow, epoch: str) -> float | None:
-    """Seconds of a step of one rank, up to the last one that ended: what came after it is the
-    silence that this is held against."""
-    at_last = part.history.progress.get(epoch)
-    if at_last is None:
-        return None
-    for rank in part.history.samples[0][1].training:
-        steps = at_last.steps - rank.steps
-        spent = at_last.step_seconds - rank.step_seconds
-        if rank.epoch == epoch and steps >= MIN_STEPS and spent >= 0:
-            return spent / steps
-    # Silent for as long as is kept, or younger than that: over its whole life.
-    return at_last.step_seconds / at_last.steps if at_last.steps >= MIN_STEPS else None
-
-
-def _rare(before: TrainingRank, after: TrainingRank) -> tuple[float, float, float] | None:
-    """Growth of the seconds in steps, checkpoints and evaluations; None where one is not measured
-    or went back."""
-    if before.checkpoint_seconds is None or after.checkpoint_seconds is None:
-        return None
-    grown = (
-        after.step_seconds - before.step_seconds,
-        after.checkpoint_seconds - before.checkpoint_seconds,
-        (after.evaluation_seconds or 0.0) - (before.evaluation_seconds or 0.0),
-    )
-    return grown if min(grown) >= 0 else None
+    rare = [view.rare for view in views if view.rare is not None]
+    span = max((each.span for each in rare), default=0.0)
+    if len(rare) == len(views) and span >= MIN_SPAN_SECONDS:
+        checkpoints = sum(each.checkpoints for each in rare)
+        whole = checkpoints + sum(each.steps + each.evaluations for each in rare)
+        if whole > 0:
+            share = checkpoints / whole
+            figures.put("training.checkpointShare", share, "", "ratio of sums", span)
 
 
 def _loading(figures: Figures, parts: Sequence[PodWindow], growths: Sequence[Delta]) -> None:

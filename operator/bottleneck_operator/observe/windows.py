@@ -7,7 +7,8 @@ made in ``training_signals``, ``serving_signals``, ``container_signals`` and ``g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from bottleneck_sidecar.wire import InferenceServer, TrainingRank
 
@@ -48,7 +49,7 @@ def observe(
         for number, history in enumerate(fresh.values())
     ]
     replicas = tuple(
-        Replica(pod, _signals([part], now, percentile))
+        Replica(pod, WhenAsked(partial(_signals, [part], now, percentile)))
         for pod, part in zip(fresh, parts, strict=True)
     )
     if not expected:
@@ -60,7 +61,7 @@ def observe(
         names = {name for replica in replicas for name in replica.signals}
         signals = dict.fromkeys(names, missing)
     elif len(replicas) == 1:
-        signals = replicas[0].signals
+        signals = dict(replicas[0].signals)
     else:
         signals = _signals(parts, now, percentile)
     newest = max((h.last[0] for h in fresh.values() if h.last), default=None)
@@ -74,6 +75,33 @@ def observe(
         streaming=len(fresh),
         newest=newest,
     )
+
+
+class WhenAsked(Mapping[str, Signal]):
+    """Signals that are made when somebody looks: those of a single replica seldom matter. They are
+    of the moment of the observation, whenever that is."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Mapping[str, Signal]]) -> None:
+        self._make = make
+        self._made: Mapping[str, Signal] | None = None
+
+    @property
+    def made(self) -> Mapping[str, Signal]:
+        """The signals."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Signal:
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        return len(self.made)
 
 
 def _type(histories: Iterable[History]) -> WorkloadType:
