@@ -12,6 +12,8 @@ from .prometheus_forms import FORMS, Look, MissingError
 from .prometheus_machines import SYSTEMS
 from .prometheus_series import Table
 
+NOT_YET = "Prometheus was not looked at yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
