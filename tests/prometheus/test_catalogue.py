@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from bottleneck_operator.api.signals import SIGNALS
 from bottleneck_operator.observe.observation import WorkloadType
+from bottleneck_operator.observe.prometheus_agent import AGENT, SERVER_AGENT, TRAINING_AGENT
 from bottleneck_operator.observe.prometheus_docs import main, renewed
 from bottleneck_operator.observe.prometheus_entries import Form
 from bottleneck_operator.observe.prometheus_machines import SYSTEMS
+from bottleneck_sidecar.agent import metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "prometheus.md"
 ENTRIES = [(system, entry) for system in SYSTEMS for entry in system.entries]
@@ -24,7 +27,7 @@ def test_an_entry_is_whole(system: object, entry: object) -> None:
     assert entry.signal in SIGNALS or entry.signal.startswith("pods.")
     assert entry.statistic or entry.form in (Form.PERCENTILE, Form.QUANTILE)
     assert bool(entry.under) == (
-        entry.form in (Form.RATIO, Form.PAIRS, Form.GREW) or entry.signal == "inference.occupancy"
+        entry.form in (Form.RATIO, Form.PAIRS, Form.GREW) or entry.signal == "node.busyShare"
     )
     single = (Form.MEAN, Form.LAST, Form.MASK, Form.PAIRS, Form.QUANTILE, Form.SINCE)
     assert entry.form not in single or len(entry.over) == 1
@@ -39,6 +42,13 @@ def test_every_system_says_what_its_pods_do_in_words_that_are_known() -> None:
     for system in SYSTEMS:
         assert not system.workload or WorkloadType(system.workload)
         assert set(system.lacks) <= set(SIGNALS)
+
+
+def test_the_agents_metrics_are_those_that_it_has() -> None:
+    told = set(re.findall(r'"([a-z_]+)"', Path(metrics.__file__).read_text()))
+    for system in (TRAINING_AGENT, SERVER_AGENT, AGENT):
+        for name in system.metrics():
+            assert re.sub("_(sum|count|bucket)$", "", name.removeprefix("bottleneck_")) in told
 
 
 def test_the_page_is_what_the_catalogue_says() -> None:

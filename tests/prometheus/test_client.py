@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from bottleneck_operator.observe import prometheus
+from bottleneck_operator.observe import prometheus_session
 from bottleneck_operator.observe.observation import NoData
 from bottleneck_operator.observe.prometheus import Ask, Client
 
@@ -79,7 +79,7 @@ def test_no_such_name() -> None:
 
 
 def test_it_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prometheus, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(prometheus_session, "DEADLINE_SECONDS", 0.5)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -88,7 +88,7 @@ def test_it_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_never_ends(serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prometheus, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(prometheus_session, "DEADLINE_SECONDS", 0.5)
     stop = threading.Event()
 
     def trickle(handler: BaseHTTPRequestHandler) -> None:
@@ -103,7 +103,7 @@ def test_it_never_ends(serve: Callable[[Answer], str], monkeypatch: pytest.Monke
 
 
 def test_it_says_too_much(serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prometheus, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(prometheus_session, "MAX_ANSWER", 1 << 20)
     assert "an answer of more than 1 MiB" in problem(serve(say(200, b" " * (3 << 20))))
 
 
@@ -161,7 +161,7 @@ def test_a_look_ends_in_time(
     serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline is for all requests of a look together, and not for each."""
-    monkeypatch.setattr(prometheus, "DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(prometheus_session, "DEADLINE_SECONDS", 1.0)
     asked = []
 
     def slow(handler: BaseHTTPRequestHandler) -> None:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from bottleneck_operator.api.policy import BottleneckPolicy
 from bottleneck_operator.observe.observation import Observation, WorkloadType
 from bottleneck_operator.observe.prometheus_feeds import Feeds
+from bottleneck_operator.observe.prometheus_signals import NOT_YET
 
 from . import texts
 from .conftest import Server
@@ -94,7 +95,7 @@ async def test_pods_without_a_sidecar_are_observed(
     server = prometheus.scrape(texts.vllm, namespace="ml", pod="feed-0")
     wanted = policy(url=prometheus.url, interval="1s")
     assert loop.turn(wanted).signals == {}
-    assert loop.feeds.problem("ml/ranker") == "Prometheus was not looked at yet"
+    assert loop.feeds.problem("ml/ranker") == NOT_YET
     seen = await loop.until(wanted, "inference.latency", there=True)
     assert seen.type is WorkloadType.INFERENCE
     assert (seen.expected, seen.streaming) == (1, 1)
@@ -141,7 +142,7 @@ async def test_changed_settings_begin_anew_and_none_ends_the_looking(loop: Loop)
     await loop.after_a_look(first)
     changed = policy(url="http://127.0.0.1:2", interval="1s")
     loop.turn(changed)
-    assert loop.feeds.problem("ml/ranker") == "Prometheus was not looked at yet"
+    assert loop.feeds.problem("ml/ranker") == NOT_YET
     await loop.after_a_look(changed)
     assert "127.0.0.1:2" in (loop.feeds.problem("ml/ranker") or "")
     loop.turn(policy())

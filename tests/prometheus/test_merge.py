@@ -11,7 +11,7 @@ from bottleneck_operator.observe.observation import (
     WorkloadType,
 )
 from bottleneck_operator.observe.prometheus_merge import merge
-from bottleneck_operator.observe.prometheus_signals import Figure, Sourced
+from bottleneck_operator.observe.prometheus_signals import NOT_YET, Figure, Sourced
 from bottleneck_operator.report.prometheus import with_prometheus
 from bottleneck_operator.report.status import Problem
 
@@ -165,6 +165,10 @@ def test_the_condition_tells_what_was_wrong_with_the_look() -> None:
     both = with_prometheus(SILENT, nothing(), said)
     assert both == Problem(Reason.PROMETHEUS_FAILED, f"{said}; 1 of 2 replicas are silent")
     assert with_prometheus(None, nothing(), "") is None
+
+
+def test_before_the_first_look_there_is_no_failure() -> None:
+    assert with_prometheus(NOT_INJECTED, nothing(), NOT_YET) == Problem(Reason.NO_DATA, NOT_YET)
 
 
 def test_pods_without_a_sidecar_on_purpose_are_no_mistake() -> None:

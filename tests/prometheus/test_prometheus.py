@@ -261,6 +261,7 @@ def test_figures_of_each_replica_and_of_all(client: Client) -> None:
     assert values(found, "slow-0")["training.stepSeconds"] == pytest.approx(2.0, rel=0.02)
     assert values(found) | {"training.otherShare": 0.0} == close(
         training_samplesPerSecond=48.0,
+        training_microBatch=32.0,
         training_stepSeconds=2 / 1.5,  # a ratio of sums, and no mean of ratios
         training_dataShare=0.4,
         training_forwardShare=0.2,

@@ -2,6 +2,7 @@
 
 ``docs/signals.md`` and ``docs/prometheus.md`` say what each means. Facts of the API server
 (``pods.``, ``replicas.``, ``change.``) are not among them: nobody knows them better than it does.
+Neither is what the engine itself derives from others, or from the learnt baseline.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ SIGNALS: Mapping[str, str] = {
     "training.lowPrecisionShare": SHARE,
     "training.microBatch": "samples",
     "training.stragglerRatio": "×",
+    "training.rankSpread": "×",
     "training.ranks": "ranks",
+    "training.restarts": "restarts",
+    "training.longPhase": "ranks",
+    "training.collectiveFloorShare": SHARE,
     "dataLoader.workers": "workers",
     "loader.cpuShare": SHARE,
     "loader.runQueueShare": SHARE,
@@ -47,6 +52,7 @@ SIGNALS: Mapping[str, str] = {
     "inference.batchSize": "requests",
     "inference.batchLimit": "requests",
     "inference.batchDelaySeconds": "s",
+    "inference.dependencySeconds": "s",
     "inference.dependencyShare": SHARE,
     "inference.restShare": SHARE,
     "inference.retryShare": SHARE,

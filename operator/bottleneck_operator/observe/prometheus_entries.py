@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from .prometheus_series import WINDOW_SECONDS
 
@@ -34,6 +35,7 @@ class Across(StrEnum):
 
     SUM = "sum"
     MEAN = "mean"
+    MIN = "minimum"
     MAX = "maximum"
 
 
@@ -99,6 +101,43 @@ class System:
             yield from entry.metrics()
 
 
+Terms = Term | tuple[Term, ...]
+
+
+def share(signal: str, over: Terms, under: Terms, **more: Any) -> Entry:
+    """A ratio of sums from 0 to 1."""
+    return _ratio(signal, over, under, {"statistic": "ratio of sums", "cap": 1.0} | more)
+
+
+def mean(signal: str, over: Terms, under: Terms, **more: Any) -> Entry:
+    """A sum for each of what is counted below the line."""
+    return _ratio(signal, over, under, {"statistic": "mean"} | more)
+
+
+def rate(signal: str, *over: Term, **more: Any) -> Entry:
+    """Growth per second."""
+    return Entry(signal, Form.RATE, over, **({"statistic": "rate"} | more))
+
+
+def gauge(signal: str, term: Term, across: Across = Across.SUM, statistic: str = "mean") -> Entry:
+    """The mean over the window."""
+    return Entry(signal, Form.MEAN, (term,), across=across, statistic=statistic)
+
+
+def parts(signal: str, over: Term, under: Terms, *pair: str, **more: Any) -> Entry:
+    """Gauge over gauge for each device or container that ``pair`` tells apart."""
+    below = under if isinstance(under, tuple) else (under,)
+    return Entry(signal, Form.PAIRS, (over,), below, pair=pair, **more)
+
+
+def _ratio(signal: str, over: Terms, under: Terms, more: dict[str, Any]) -> Entry:
+    above = over if isinstance(over, tuple) else (over,)
+    below = under if isinstance(under, tuple) else (under,)
+    return Entry(signal, Form.RATIO, above, below, **more)
+
+
+_PROMQL = {Across.SUM: "sum", Across.MEAN: "avg", Across.MIN: "min", Across.MAX: "max"}
+
 SELECTOR = 'namespace="ml",pod=~"ranker-.*"'
 """The pods of the examples."""
 
@@ -107,7 +146,7 @@ def promql(entry: Entry) -> str:
     """What one would type into Prometheus to see about the same figure: for people and the docs.
     The operator itself takes the raw samples, of which it knows the age."""
     window = f"[{entry.window / 60:g}m]"
-    join = {Across.SUM: "sum", Across.MEAN: "avg", Across.MAX: "max"}[entry.across]
+    join = _PROMQL[entry.across]
     growth = f"rate(%s){window}"
     over = _sum(entry.over, entry, "sum", growth)
     if entry.form is Form.RATIO:
@@ -134,7 +173,9 @@ def promql(entry: Entry) -> str:
         grew = _sum(entry.under, entry, "", f"increase(%s){window}")
         return f"count({_sum(entry.over, entry, '', '%s')} and on ({labels}) {grew} > 0)"
     if entry.form is Form.SINCE:
-        return f"time() - min({_selected(entry.over[0], entry)})"
+        # The longest time is since the earliest moment.
+        moment = "max" if entry.across is Across.MIN else "min"
+        return f"time() - {moment}({_selected(entry.over[0], entry)})"
     return _sum(entry.over, entry, join, "%s")
 
 

@@ -18,9 +18,10 @@ from ..api.telemetry import Prometheus
 from ..kube import Kube, KubeError
 from .observation import Observation
 from .pods import Pod, pod_of
-from .prometheus import DEADLINE_SECONDS, Ask, Client
+from .prometheus import Ask, Client
 from .prometheus_merge import merge
-from .prometheus_signals import Sourced
+from .prometheus_session import DEADLINE_SECONDS
+from .prometheus_signals import NOT_YET, Sourced
 from .selectors import Selector, to_string
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Feeds:
         feed = self._feeds.get(key)
         if feed is None:
             return None
-        return feed.result.problem if feed.result else "Prometheus was not looked at yet"
+        return feed.result.problem if feed.result else NOT_YET
 
     def unfollow(self, key: str) -> None:
         """Ends the looking for a policy."""

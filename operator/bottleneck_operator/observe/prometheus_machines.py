@@ -1,15 +1,13 @@
-"""Metric names of devices, containers and pods, and of this project's own sidecar. Pure data."""
+"""Metric names of devices, containers and pods, and the list of all that is recognised. Pure data.
+
+Read off the exporters' own lists of metrics; where releases differ, both names stand.
+"""
 
 from __future__ import annotations
 
-from bottleneck_sidecar.wire import PHASES
-
-from .prometheus_entries import Across, Entry, Form, System, Term
+from .prometheus_agent import AGENT, SERVER_AGENT, THROTTLED_BITS, TRAINING_AGENT
+from .prometheus_entries import Across, Entry, Form, System, Term, gauge, parts, rate, share
 from .prometheus_servers import SERVERS
-
-THROTTLED_BITS = 0xE8
-"""NVML's clock event reasons that slow a device down: HwSlowdown, SwThermal, HwThermal and
-PowerBrake. The software power cap alone (0x4) is normal at full load."""
 
 RECENT_SECONDS = 600.0
 """How far back restarts of a container count."""
@@ -17,10 +15,12 @@ RECENT_SECONDS = 600.0
 DEVICE = ("UUID", "GPU_I_ID")
 """What tells devices apart in the DCGM exporter: the GPU, and its slice under MIG."""
 
+MEAN_DEVICE, WORST_DEVICE = "mean over devices", "maximum over devices"
+WORST_CONTAINER = "maximum over containers"
 
-def _device(signal: str, *metrics: str, scale: float = 1.0) -> Entry:
-    term = Term(metrics, scale=scale)
-    return Entry(signal, Form.MEAN, (term,), across=Across.MEAN, statistic="mean over devices")
+
+def _device(signal: str, metric: str, scale: float = 1.0) -> Entry:
+    return gauge(signal, Term((metric,), scale=scale), Across.MEAN, MEAN_DEVICE)
 
 
 DCGM = System(
@@ -29,349 +29,146 @@ DCGM = System(
         # Under MIG the first is not told; the second is a ratio, of one engine or of all.
         _device("gpu.utilization", "DCGM_FI_DEV_GPU_UTIL", scale=0.01),
         _device("gpu.utilization", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
-        Entry(
+        parts(
             "gpu.memoryShare",
-            Form.PAIRS,
-            (Term(("DCGM_FI_DEV_FB_USED",)),),
+            Term(("DCGM_FI_DEV_FB_USED",)),
             (Term(("DCGM_FI_DEV_FB_USED",)), Term(("DCGM_FI_DEV_FB_FREE",))),
+            *DEVICE,
             across=Across.MAX,
-            statistic="maximum over devices",
-            pair=DEVICE,
+            statistic=WORST_DEVICE,
         ),
         Entry(
             "gpu.throttledShare",
             Form.MASK,
             (Term(("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS")),),
             across=Across.MAX,
-            statistic="share of samples, maximum over devices",
+            statistic="samples, maximum over devices",
             bits=THROTTLED_BITS,
         ),
         _device("gpu.smActive", "DCGM_FI_PROF_SM_ACTIVE"),
         _device("gpu.tensorActive", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE"),
         _device("gpu.dramActive", "DCGM_FI_PROF_DRAM_ACTIVE"),
         # The counters of violations are left out: their unit (µs or ns) differs by release.
-        Entry(
+        parts(
             "gpu.powerShare",
-            Form.PAIRS,
-            (Term(("DCGM_FI_DEV_POWER_USAGE",)),),
-            (Term(("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT")),),
+            Term(("DCGM_FI_DEV_POWER_USAGE",)),
+            Term(("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT")),
+            *DEVICE,
             across=Across.MEAN,
-            statistic="mean over devices",
-            pair=DEVICE,
+            statistic=MEAN_DEVICE,
         ),
     ),
 )
 
 
-def _container(metric: str, *older: str, scale: float = 1.0, **labels: str) -> Term:
-    return Term((metric, *older), labels, scale=scale, containers=True)
+def _container(metric: str, *older: str, **labels: str) -> Term:
+    return Term((metric, *older), labels, containers=True)
 
 
 def _pressure(resource: str) -> Entry:
     # "waiting" is PSI's "some", "stalled" its "full".
-    return Entry(
+    return rate(
         f"{resource}.pressureShare",
-        Form.RATE,
-        (_container(f"container_pressure_{resource}_waiting_seconds_total"),),
+        _container(f"container_pressure_{resource}_waiting_seconds_total"),
         across=Across.MEAN,
         statistic="mean over containers",
         cap=1.0,
     )
 
 
-_LIMIT_CPU = ("kube_pod_container_resource_limits_cpu_cores",)
-_LIMIT_MEMORY = ("kube_pod_container_resource_limits_memory_bytes",)
+def _memory(limit: Term) -> Entry:
+    return parts(
+        "memory.usedShare",
+        _container("container_memory_working_set_bytes"),
+        limit,
+        "container",
+        across=Across.MAX,
+        statistic=WORST_CONTAINER,
+    )
+
+
+def _worst(signal: str, term: Term, cap: float | None = None) -> Entry:
+    return rate(signal, term, across=Across.MAX, statistic=WORST_CONTAINER, cap=cap)
+
 
 CADVISOR = System(
     "cAdvisor (kubelet)",
     entries=(
-        Entry(
-            "cpu.usedCores",
-            Form.RATE,
-            (_container("container_cpu_usage_seconds_total"),),
-            statistic="mean",
-        ),
-        Entry(
+        rate("cpu.usedCores", _container("container_cpu_usage_seconds_total")),
+        parts(
             "cpu.availableCores",
-            Form.PAIRS,
-            (_container("container_spec_cpu_quota"),),
-            (_container("container_spec_cpu_period"),),
+            _container("container_spec_cpu_quota"),
+            _container("container_spec_cpu_period"),
+            "container",
             statistic="last",
-            pair=("container",),
         ),
-        Entry(
+        share(
             "cpu.throttledShare",
-            Form.RATIO,
-            (_container("container_cpu_cfs_throttled_periods_total"),),
-            (_container("container_cpu_cfs_periods_total"),),
-            statistic="ratio of sums",
-            cap=1.0,
+            _container("container_cpu_cfs_throttled_periods_total"),
+            _container("container_cpu_cfs_periods_total"),
         ),
-        Entry(
-            "cpu.throttledTimeShare",
-            Form.RATE,
-            (_container("container_cpu_cfs_throttled_seconds_total"),),
-            across=Across.MAX,
-            statistic="maximum over containers",
-            cap=1.0,
+        _worst(
+            "cpu.throttledTimeShare", _container("container_cpu_cfs_throttled_seconds_total"), 1.0
         ),
         *(_pressure(resource) for resource in ("cpu", "memory", "io")),
-        Entry(
-            "memory.usedShare",
-            Form.PAIRS,
-            (_container("container_memory_working_set_bytes"),),
-            (_container("container_spec_memory_limit_bytes"),),
-            across=Across.MAX,
-            statistic="maximum over containers",
-            pair=("container",),
-        ),
-        Entry(
-            "memory.usedShare",
-            Form.PAIRS,
-            (_container("container_memory_working_set_bytes"),),
-            (_container("kube_pod_container_resource_limits", resource="memory"),),
-            across=Across.MAX,
-            statistic="maximum over containers",
-            pair=("container",),
-        ),
-        Entry(
-            "memory.usedShare",
-            Form.PAIRS,
-            (_container("container_memory_working_set_bytes"),),
-            (_container(*_LIMIT_MEMORY),),
-            across=Across.MAX,
-            statistic="maximum over containers",
-            pair=("container",),
-        ),
+        _memory(_container("container_spec_memory_limit_bytes")),
+        _memory(_container("kube_pod_container_resource_limits", resource="memory")),
+        _memory(_container("kube_pod_container_resource_limits_memory_bytes")),
         Entry(
             "memory.oomKills",
             Form.COUNT,
             (_container("container_oom_events_total"),),
             statistic="count",
         ),
-        Entry(
+        _worst(
             "memory.limitHitsPerSecond",
-            Form.RATE,
-            (_container("container_memory_events_max_total", "container_memory_failcnt"),),
-            statistic="rate",
+            _container("container_memory_events_max_total", "container_memory_failcnt"),
         ),
-        Entry(
+        _worst(
             "memory.majorFaultsPerSecond",
-            Form.RATE,
-            (
-                _container(
-                    "container_memory_failures_total",
-                    failure_type="pgmajfault",
-                    scope="container",
-                ),
+            _container(
+                "container_memory_failures_total", failure_type="pgmajfault", scope="container"
             ),
-            statistic="rate",
         ),
-        Entry(
-            "io.readBytesPerSecond",
-            Form.RATE,
-            (_container("container_fs_reads_bytes_total"),),
-            statistic="rate",
-        ),
+        rate("io.readBytesPerSecond", _container("container_fs_reads_bytes_total")),
     ),
 )
 
+
+def _cores(limit: Term) -> Entry:
+    return Entry("cpu.availableCores", Form.LAST, (limit,), statistic="last")
+
+
+def _now(signal: str, metric: str, **labels: str) -> Entry:
+    """How many are so now; what is not so has no line, or a zero."""
+    return Entry(signal, Form.LAST, (Term((metric,), labels),), statistic="last", partial=True)
+
+
 _RESTARTS = Term(("kube_pod_container_status_restarts_total",))
-_KILLED = Term(
-    ("kube_pod_container_status_last_terminated_reason",), labels={"reason": "OOMKilled"}
-)
+_ENDED = "kube_pod_container_status_last_terminated_reason"
 
 STATE_METRICS = System(
     "kube-state-metrics",
     entries=(
-        Entry(
-            "cpu.availableCores",
-            Form.LAST,
-            (_container("kube_pod_container_resource_limits", resource="cpu"),),
-            statistic="last",
-        ),
-        Entry("cpu.availableCores", Form.LAST, (_container(*_LIMIT_CPU),), statistic="last"),
+        _cores(_container("kube_pod_container_resource_limits", resource="cpu")),
+        _cores(_container("kube_pod_container_resource_limits_cpu_cores")),
         Entry("pods.restarts", Form.COUNT, (_RESTARTS,), statistic="count", window=RECENT_SECONDS),
         Entry(
             "pods.oomKilled",
             Form.GREW,
-            (_KILLED,),
+            (Term((_ENDED,), {"reason": "OOMKilled"}),),
             (_RESTARTS,),
             statistic="count",
             window=RECENT_SECONDS,
             pair=("container",),
             partial=True,
         ),
-        Entry(
+        _now(
             "pods.crashLooping",
-            Form.LAST,
-            (
-                Term(
-                    ("kube_pod_container_status_waiting_reason",),
-                    labels={"reason": "CrashLoopBackOff"},
-                ),
-            ),
-            statistic="last",
-            partial=True,
+            "kube_pod_container_status_waiting_reason",
+            reason="CrashLoopBackOff",
         ),
-        Entry(
-            "pods.unschedulable",
-            Form.LAST,
-            (Term(("kube_pod_status_unschedulable",)),),
-            statistic="last",
-            partial=True,
-        ),
-    ),
-)
-
-
-def _own(name: str, **labels: str) -> Term:
-    return Term((f"bottleneck_{name}",), labels)
-
-
-def _ratio(signal: str, over: str, under: str, statistic: str, **labels: str) -> Entry:
-    return Entry(signal, Form.RATIO, (_own(over, **labels),), (_own(under),), statistic=statistic)
-
-
-def _rate(signal: str, name: str) -> Entry:
-    return Entry(signal, Form.RATE, (_own(name),), statistic="rate")
-
-
-_STEP = "training_step_seconds_total"
-_REQUESTS = "inference_requests_total"
-
-TRAINING_AGENT = System(
-    "bottleneck-agent (training)",
-    workload="training",
-    entries=(
-        _rate("training.samplesPerSecond", "training_samples_total"),
-        _ratio("training.stepSeconds", _STEP, "training_steps_total", "mean"),
-        *(
-            _ratio(
-                f"training.{phase}Share",
-                "training_phase_seconds_total",
-                _STEP,
-                "ratio of sums",
-                phase=phase,
-            )
-            for phase in PHASES
-        ),
-        Entry(
-            "training.sinceStepSeconds",
-            Form.SINCE,
-            (_own("training_last_step_timestamp_seconds"),),
-            across=Across.MAX,
-            statistic="maximum over ranks",
-        ),
-    ),
-)
-
-SERVER_AGENT = System(
-    "bottleneck-agent (serving)",
-    workload="inference",
-    entries=(
-        Entry(
-            "inference.latency",
-            Form.PERCENTILE,
-            (_own("inference_latency_seconds"),),
-            least=10,
-        ),
-        _rate("inference.arrivalRate", "inference_arrivals_total"),
-        Entry(
-            "inference.errorRate",
-            Form.RATIO,
-            (_own("inference_errors_total"),),
-            (_own(_REQUESTS),),
-            statistic="ratio of sums",
-            least=10,
-        ),
-        _ratio(
-            "inference.queueShare",
-            "inference_queue_seconds_total",
-            "inference_latency_seconds_sum",
-            "ratio of sums",
-        ),
-        _ratio("inference.queueSeconds", "inference_queue_seconds_total", _REQUESTS, "mean"),
-        _ratio("inference.serviceSeconds", "inference_service_seconds_total", _REQUESTS, "mean"),
-        _ratio("inference.batchSize", _REQUESTS, "inference_batches_total", "mean"),
-        Entry("inference.queued", Form.MEAN, (_own("inference_queued"),), statistic="mean"),
-        Entry(
-            "inference.concurrency",
-            Form.LAST,
-            (_own("inference_concurrency"),),
-            across=Across.MEAN,
-            statistic="mean",
-        ),
-        Entry(
-            "inference.occupancy",
-            Form.RATE,
-            (_own("inference_service_seconds_total"),),
-            (_own("inference_concurrency"),),
-            statistic="busy time over time",
-        ),
-    ),
-)
-
-AGENT = System(
-    "bottleneck-agent (container and GPU)",
-    entries=(
-        _rate("cpu.usedCores", "container_cpu_seconds_total"),
-        Entry(
-            "cpu.availableCores",
-            Form.LAST,
-            (Term(("bottleneck_container_cpu_limit_cores", "bottleneck_container_cpus")),),
-            statistic="last",
-        ),
-        _ratio(
-            "cpu.throttledShare",
-            "container_cpu_throttled_periods_total",
-            "container_cpu_periods_total",
-            "ratio of sums",
-        ),
-        *(
-            Entry(
-                f"{resource}.pressureShare",
-                Form.RATE,
-                (_own(f"container_{resource}_pressure_seconds_total"),),
-                across=Across.MEAN,
-                statistic="mean over pods",
-                cap=1.0,
-            )
-            for resource in ("cpu", "memory", "io")
-        ),
-        Entry(
-            "memory.usedShare",
-            Form.PAIRS,
-            (_own("container_memory_working_set_bytes"),),
-            (_own("container_memory_limit_bytes"),),
-            across=Across.MAX,
-            statistic="maximum over pods",
-        ),
-        Entry(
-            "memory.oomKills",
-            Form.COUNT,
-            (_own("container_oom_kills_total"),),
-            statistic="count",
-        ),
-        _rate("io.readBytesPerSecond", "container_read_bytes_total"),
-        _device("gpu.utilization", "bottleneck_gpu_utilization_ratio"),
-        Entry(
-            "gpu.memoryShare",
-            Form.PAIRS,
-            (_own("gpu_memory_used_bytes"),),
-            (_own("gpu_memory_total_bytes"),),
-            across=Across.MAX,
-            statistic="maximum over devices",
-            pair=("uuid",),
-        ),
-        Entry(
-            "gpu.throttledShare",
-            Form.MASK,
-            (_own("gpu_clock_event_reasons"),),
-            across=Across.MAX,
-            statistic="share of samples, maximum over devices",
-            bits=THROTTLED_BITS,
-        ),
+        _now("pods.unschedulable", "kube_pod_status_unschedulable"),
     ),
 )
 

@@ -6,22 +6,22 @@ names stand, the newer first. Units are those of the metric; ``scale`` brings th
 
 from __future__ import annotations
 
-from .prometheus_entries import Across, Entry, Form, System, Term
+from .prometheus_entries import Across, Entry, Form, System, Term, gauge, mean, parts, rate, share
 
 INFERENCE = "inference"
-MICRO, MILLI = 1e-6, 1e-3
+MICRO, MILLI, PERCENT = 1e-6, 1e-3, 0.01
 
-_EVENTS = 10
+EVENTS = 10
 """Fewest requests for a percentile or a rate of errors, as for the sidecar's figures."""
 
 
-def _vllm(name: str, *older: str) -> tuple[str, ...]:
-    """Names with vLLM's prefix; the second spelling is what Ray and OpenTelemetry make of it."""
-    return tuple(f"{prefix}{each}" for each in (name, *older) for prefix in ("vllm:", "vllm_"))
+def _vllm(name: str, *older: str, change: bool = False, **labels: str) -> Term:
+    """With vLLM's prefix; the second spelling is what Ray and OpenTelemetry make of it."""
+    names = tuple(f"{prefix}{each}" for each in (name, *older) for prefix in ("vllm:", "vllm_"))
+    return Term(names, labels, change=change)
 
 
 _VLLM_LATENCY = "e2e_request_latency_seconds"
-_VLLM_QUEUE = ("request_queue_time_seconds", "time_in_queue_requests")
 
 VLLM = System(
     "vLLM",
@@ -31,98 +31,61 @@ VLLM = System(
         " for inference.errorRate",
     },
     entries=(
-        Entry(
-            "inference.latency",
-            Form.PERCENTILE,
-            (Term(_vllm(_VLLM_LATENCY)),),
-            least=_EVENTS,
-        ),
-        Entry(
+        Entry("inference.latency", Form.PERCENTILE, (_vllm(_VLLM_LATENCY),), least=EVENTS),
+        # Nothing counts arrivals: what was answered, and what more is inside now than before.
+        rate(
             "inference.arrivalRate",
-            Form.RATE,
-            # Nothing counts arrivals: what was answered, and what more is inside now than before.
-            (
-                Term(_vllm(f"{_VLLM_LATENCY}_count")),
-                Term(_vllm("num_requests_running"), change=True),
-                Term(_vllm("num_requests_waiting"), change=True),
-            ),
-            statistic="rate",
+            _vllm(f"{_VLLM_LATENCY}_count"),
+            _vllm("num_requests_running", change=True),
+            _vllm("num_requests_waiting", change=True),
         ),
-        Entry(
+        share(
             "inference.errorRate",
-            Form.RATIO,
-            (Term(_vllm("request_success_total"), {"finished_reason": "error"}),),
-            (Term(_vllm("request_success_total")),),
-            statistic="ratio of sums",
-            least=_EVENTS,
+            _vllm("request_success_total", finished_reason="error"),
+            _vllm("request_success_total"),
+            least=EVENTS,
         ),
-        Entry(
+        share(
             "inference.queueShare",
-            Form.RATIO,
-            (Term(_vllm(*(f"{name}_sum" for name in _VLLM_QUEUE))),),
-            (Term(_vllm(f"{_VLLM_LATENCY}_sum")),),
-            statistic="ratio of sums",
-            cap=1.0,
+            _vllm("request_queue_time_seconds_sum", "time_in_queue_requests_sum"),
+            _vllm(f"{_VLLM_LATENCY}_sum"),
         ),
-        Entry(
+        mean(
             "inference.queueSeconds",
-            Form.RATIO,
-            (Term(_vllm(*(f"{name}_sum" for name in _VLLM_QUEUE))),),
-            (Term(_vllm(*(f"{name}_count" for name in _VLLM_QUEUE))),),
-            statistic="mean",
+            _vllm("request_queue_time_seconds_sum", "time_in_queue_requests_sum"),
+            _vllm("request_queue_time_seconds_count", "time_in_queue_requests_count"),
         ),
-        Entry(
+        mean(
             "inference.serviceSeconds",
-            Form.RATIO,
-            (Term(_vllm("request_inference_time_seconds_sum")),),
-            (Term(_vllm("request_inference_time_seconds_count")),),
-            statistic="mean",
+            _vllm("request_inference_time_seconds_sum"),
+            _vllm("request_inference_time_seconds_count"),
         ),
-        Entry(
+        mean(
             "inference.firstTokenSeconds",
-            Form.RATIO,
-            (Term(_vllm("time_to_first_token_seconds_sum")),),
-            (Term(_vllm("time_to_first_token_seconds_count")),),
-            statistic="mean",
+            _vllm("time_to_first_token_seconds_sum"),
+            _vllm("time_to_first_token_seconds_count"),
         ),
-        Entry(
-            "inference.queued",
-            Form.MEAN,
-            (Term(_vllm("num_requests_waiting")),),
-            statistic="mean",
-        ),
-        Entry(
-            "inference.batchSize",
-            Form.MEAN,
-            (Term(_vllm("num_requests_running")),),
-            across=Across.MEAN,
-            statistic="mean",
-        ),
-        Entry(
-            "inference.tokensPerSecond",
-            Form.RATE,
-            (Term(_vllm("generation_tokens_total")),),
-            statistic="rate",
-        ),
-        Entry(
+        gauge("inference.queued", _vllm("num_requests_waiting")),
+        gauge("inference.batchSize", _vllm("num_requests_running"), Across.MEAN),
+        rate("inference.tokensPerSecond", _vllm("generation_tokens_total")),
+        gauge(
             "inference.cacheShare",
-            Form.MEAN,
-            (Term(_vllm("kv_cache_usage_perc", "gpu_cache_usage_perc")),),
-            across=Across.MAX,
-            statistic="mean, maximum over servers",
+            _vllm("kv_cache_usage_perc", "gpu_cache_usage_perc"),
+            Across.MAX,
+            "mean, maximum over servers",
         ),
-        Entry(
-            "inference.preemptionsPerSecond",
-            Form.RATE,
-            (Term(_vllm("num_preemptions_total")),),
-            statistic="rate",
-        ),
+        rate("inference.preemptionsPerSecond", _vllm("num_preemptions_total")),
     ),
 )
 
-_TRITON_ANSWERED = ("nv_inference_request_success",)
-_TRITON_FAILED = ("nv_inference_request_failure",)
-_TRITON_PENDING = ("nv_inference_pending_request_count",)
+
+def _triton(name: str, scale: float = 1.0) -> Term:
+    return Term((f"nv_{name}",), scale=scale)
+
+
+_TRITON_ANSWERED = _triton("inference_request_success")
+_TRITON_FAILED = _triton("inference_request_failure")
+_TRITON_PENDING = "nv_inference_pending_request_count"
 
 TRITON = System(
     "Triton",
@@ -135,93 +98,63 @@ TRITON = System(
         Entry(
             "inference.latency",
             Form.QUANTILE,
-            (Term(("nv_inference_request_summary_us",), scale=MICRO),),
+            (_triton("inference_request_summary_us", MICRO),),
             across=Across.MAX,
         ),
-        Entry(
+        rate(
             "inference.arrivalRate",
-            Form.RATE,
-            (
-                Term(_TRITON_ANSWERED),
-                Term(_TRITON_FAILED),
-                Term(_TRITON_PENDING, change=True, lazy=True),
-            ),
-            statistic="rate",
+            _TRITON_ANSWERED,
+            _TRITON_FAILED,
+            # Only newer releases tell what is pending.
+            Term((_TRITON_PENDING,), change=True, lazy=True),
         ),
-        Entry(
-            "inference.errorRate",
-            Form.RATIO,
-            (Term(_TRITON_FAILED),),
-            (Term(_TRITON_FAILED), Term(_TRITON_ANSWERED)),
-            statistic="ratio of sums",
-            least=_EVENTS,
+        share(
+            "inference.errorRate", _TRITON_FAILED, (_TRITON_FAILED, _TRITON_ANSWERED), least=EVENTS
         ),
-        Entry(
+        share(
             "inference.queueShare",
-            Form.RATIO,
-            (Term(("nv_inference_queue_duration_us",)),),
-            (Term(("nv_inference_request_duration_us",)),),
-            statistic="ratio of sums",
-            cap=1.0,
+            _triton("inference_queue_duration_us"),
+            _triton("inference_request_duration_us"),
         ),
-        Entry(
+        mean(
             "inference.queueSeconds",
-            Form.RATIO,
-            (Term(("nv_inference_queue_duration_us",), scale=MICRO),),
-            (Term(_TRITON_ANSWERED),),
-            statistic="mean",
+            _triton("inference_queue_duration_us", MICRO),
+            _TRITON_ANSWERED,
         ),
-        Entry(
+        # Counted for each request of a batch, so that the mean is what a request waits for.
+        mean(
             "inference.serviceSeconds",
-            Form.RATIO,
-            # Counted for each request of a batch, so that the mean is what a request waits for.
             (
-                Term(("nv_inference_compute_input_duration_us",), scale=MICRO),
-                Term(("nv_inference_compute_infer_duration_us",), scale=MICRO),
-                Term(("nv_inference_compute_output_duration_us",), scale=MICRO),
+                _triton("inference_compute_input_duration_us", MICRO),
+                _triton("inference_compute_infer_duration_us", MICRO),
+                _triton("inference_compute_output_duration_us", MICRO),
             ),
-            (Term(_TRITON_ANSWERED),),
-            statistic="mean",
+            _TRITON_ANSWERED,
         ),
-        Entry(
-            "inference.batchSize",
-            Form.RATIO,
-            (Term(("nv_inference_count",)),),
-            (Term(("nv_inference_exec_count",)),),
-            statistic="mean",
-        ),
-        Entry("inference.queued", Form.MEAN, (Term(_TRITON_PENDING),), statistic="mean"),
-        Entry(
-            "gpu.utilization",
-            Form.MEAN,
-            (Term(("nv_gpu_utilization",)),),
-            across=Across.MEAN,
-            statistic="mean",
-        ),
-        Entry(
+        mean("inference.batchSize", _triton("inference_count"), _triton("inference_exec_count")),
+        gauge("inference.queued", Term((_TRITON_PENDING,))),
+        gauge("gpu.utilization", _triton("gpu_utilization"), Across.MEAN, "mean over devices"),
+        parts(
             "gpu.memoryShare",
-            Form.PAIRS,
-            (Term(("nv_gpu_memory_used_bytes",)),),
-            (Term(("nv_gpu_memory_total_bytes",)),),
+            _triton("gpu_memory_used_bytes"),
+            _triton("gpu_memory_total_bytes"),
+            "gpu_uuid",
             across=Across.MAX,
             statistic="maximum over devices",
-            pair=("gpu_uuid",),
         ),
-        Entry(
+        parts(
             "gpu.powerShare",
-            Form.PAIRS,
-            (Term(("nv_gpu_power_usage",)),),
-            (Term(("nv_gpu_power_limit",)),),
+            _triton("gpu_power_usage"),
+            _triton("gpu_power_limit"),
+            "gpu_uuid",
             across=Across.MEAN,
             statistic="mean over devices",
-            pair=("gpu_uuid",),
         ),
     ),
 )
 
-_TS_LATENCY = ("ts_inference_latency_microseconds",)
-_TS_QUEUE = ("ts_queue_latency_microseconds",)
-_TS_REQUESTS = ("ts_inference_requests_total",)
+_TS_LATENCY, _TS_QUEUE = "ts_inference_latency_microseconds", "ts_queue_latency_microseconds"
+_TS_REQUESTS = Term(("ts_inference_requests_total",))
 
 TORCHSERVE = System(
     "TorchServe",
@@ -231,127 +164,86 @@ TORCHSERVE = System(
         " inference.latency, or inject the sidecar",
     },
     entries=(
-        Entry("inference.arrivalRate", Form.RATE, (Term(_TS_REQUESTS),), statistic="rate"),
-        Entry(
+        rate("inference.arrivalRate", _TS_REQUESTS),
+        # Over the inference requests: the 2XX count the probes, too.
+        share(
             "inference.errorRate",
-            Form.RATIO,
-            # Over the inference requests: the 2XX count the probes, too.
-            (Term(("Requests5XX", "Requests5XX_total"), lazy=True),),
-            (Term(_TS_REQUESTS),),
-            statistic="ratio of sums",
-            least=_EVENTS,
-            cap=1.0,
+            Term(("Requests5XX", "Requests5XX_total"), lazy=True),
+            _TS_REQUESTS,
+            least=EVENTS,
         ),
-        Entry(
-            "inference.queueShare",
-            Form.RATIO,
-            (Term(_TS_QUEUE),),
-            (Term(_TS_LATENCY),),
-            statistic="ratio of sums",
-            cap=1.0,
-        ),
-        Entry(
-            "inference.queueSeconds",
-            Form.RATIO,
-            (Term(_TS_QUEUE, scale=MICRO),),
-            (Term(_TS_REQUESTS),),
-            statistic="mean",
-        ),
-        Entry(
+        share("inference.queueShare", Term((_TS_QUEUE,)), Term((_TS_LATENCY,))),
+        mean("inference.queueSeconds", Term((_TS_QUEUE,), scale=MICRO), _TS_REQUESTS),
+        # The latency is counted from a request's arrival: its wait is in it.
+        mean(
             "inference.serviceSeconds",
-            Form.RATIO,
-            # The latency is counted from a request's arrival: its wait is in it.
-            (Term(_TS_LATENCY, scale=MICRO), Term(_TS_QUEUE, scale=-MICRO)),
-            (Term(_TS_REQUESTS),),
-            statistic="mean",
+            (Term((_TS_LATENCY,), scale=MICRO), Term((_TS_QUEUE,), scale=-MICRO)),
+            _TS_REQUESTS,
         ),
         # Gauges that hold the newest request's figure: taken only where nothing is counted.
-        Entry(
+        gauge(
             "inference.queueSeconds",
-            Form.MEAN,
-            (Term(("QueueTime",), scale=MILLI),),
-            across=Across.MEAN,
-            statistic="mean of samples",
+            Term(("QueueTime",), scale=MILLI),
+            Across.MEAN,
+            "mean of samples",
         ),
-        Entry(
+        gauge(
             "inference.serviceSeconds",
-            Form.MEAN,
-            (Term(("PredictionTime", "HandlerTime"), scale=MILLI),),
-            across=Across.MEAN,
-            statistic="mean of samples",
+            Term(("PredictionTime", "HandlerTime"), scale=MILLI),
+            Across.MEAN,
+            "mean of samples",
         ),
-        Entry(
+        gauge(
             "gpu.utilization",
-            Form.MEAN,
-            (Term(("GPUUtilization",), scale=0.01),),
-            across=Across.MEAN,
-            statistic="mean",
+            Term(("GPUUtilization",), scale=PERCENT),
+            Across.MEAN,
+            "mean over devices",
         ),
         Entry(
             "gpu.memoryShare",
             Form.LAST,
-            (Term(("GPUMemoryUtilization",), scale=0.01),),
+            (Term(("GPUMemoryUtilization",), scale=PERCENT),),
             across=Across.MAX,
             statistic="maximum over devices",
         ),
     ),
 )
 
-_TGI_LATENCY = "tgi_request_duration"
+
+def _tgi(name: str, lazy: bool = False) -> Term:
+    return Term((f"tgi_{name}",), lazy=lazy)
+
 
 TGI = System(
     "Text Generation Inference",
     workload=INFERENCE,
     entries=(
-        Entry("inference.latency", Form.PERCENTILE, (Term((_TGI_LATENCY,)),), least=_EVENTS),
-        Entry(
-            "inference.arrivalRate", Form.RATE, (Term(("tgi_request_count",)),), statistic="rate"
-        ),
-        Entry(
+        Entry("inference.latency", Form.PERCENTILE, (_tgi("request_duration"),), least=EVENTS),
+        rate("inference.arrivalRate", _tgi("request_count")),
+        share(
             "inference.errorRate",
-            Form.RATIO,
-            (Term(("tgi_request_failure",), lazy=True),),
-            (Term(("tgi_request_count",)),),
-            statistic="ratio of sums",
-            least=_EVENTS,
-            cap=1.0,
+            _tgi("request_failure", lazy=True),
+            _tgi("request_count"),
+            least=EVENTS,
         ),
-        Entry(
+        share(
             "inference.queueShare",
-            Form.RATIO,
-            (Term(("tgi_request_queue_duration_sum",)),),
-            (Term((f"{_TGI_LATENCY}_sum",)),),
-            statistic="ratio of sums",
-            cap=1.0,
+            _tgi("request_queue_duration_sum"),
+            _tgi("request_duration_sum"),
         ),
-        Entry(
+        mean(
             "inference.queueSeconds",
-            Form.RATIO,
-            (Term(("tgi_request_queue_duration_sum",)),),
-            (Term(("tgi_request_queue_duration_count",)),),
-            statistic="mean",
+            _tgi("request_queue_duration_sum"),
+            _tgi("request_queue_duration_count"),
         ),
-        Entry(
+        mean(
             "inference.serviceSeconds",
-            Form.RATIO,
-            (Term(("tgi_request_inference_duration_sum",)),),
-            (Term(("tgi_request_inference_duration_count",)),),
-            statistic="mean",
+            _tgi("request_inference_duration_sum"),
+            _tgi("request_inference_duration_count"),
         ),
-        Entry("inference.queued", Form.MEAN, (Term(("tgi_queue_size",)),), statistic="mean"),
-        Entry(
-            "inference.batchSize",
-            Form.MEAN,
-            (Term(("tgi_batch_current_size",)),),
-            across=Across.MEAN,
-            statistic="mean",
-        ),
-        Entry(
-            "inference.tokensPerSecond",
-            Form.RATE,
-            (Term(("tgi_request_generated_tokens_sum",)),),
-            statistic="rate",
-        ),
+        gauge("inference.queued", _tgi("queue_size")),
+        gauge("inference.batchSize", _tgi("batch_current_size"), Across.MEAN),
+        rate("inference.tokensPerSecond", _tgi("request_generated_tokens_sum")),
     ),
 )
 

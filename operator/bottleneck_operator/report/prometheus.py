@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..api.conditions import Reason
 from ..observe.observation import Observation
+from ..observe.prometheus_signals import NOT_YET
 from .status import Problem
 
 
@@ -23,5 +24,7 @@ def with_prometheus(
         problem = Problem(Reason.NO_DATA, words)
     if not said:
         return problem
+    if said == NOT_YET:
+        return Problem(Reason.NO_DATA, said)
     beside = f"; {problem.message}" if problem is not None else ""
     return Problem(Reason.PROMETHEUS_FAILED, f"{said}{beside}")
