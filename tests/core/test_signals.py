@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.history import KEEP_SECONDS, History
 from bottleneck_operator.observe.observation import NoData, Observation, Reading
-from bottleneck_sidecar.wire import Gpu
+from bottleneck_sidecar.wire import Gpu, Sample
 
 from .builders import NOW, buckets, history, sample
 from .telemetry import (
@@ -542,3 +542,13 @@ def test_16_bit_hardware_is_what_every_process_has(
 def test_shares_of_the_builders_add_up() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert sum(buckets([0.1])) == 1
+
+
+def test_a_server_that_was_away_counts_from_when_it_spoke_again() -> None:
+    def line(number: int, at: float) -> Sample:
+        # What it did while nobody heard of it is told at once, with its first word.
+        t = 500.0 if number < 4 else 990.0 + number
+        return sample(at, number, model_server(t), ages={"s0": 20.0 if number < 4 else 0.0})
+
+    observation = seen(history(*(line(i, NOW - 10 + i) for i in range(11))))
+    assert value(observation, "inference.arrivalRate") == pytest.approx(20.0)
