@@ -224,6 +224,9 @@ def test_the_slowest_rank_is_told_by_its_own_time(
     assert value(observation, "training.stragglerRatio") == pytest.approx(ratio)
     assert value(observation, "training.stragglerRank") == rank
     assert value(observation, "training.rankSpread") == pytest.approx(spread)
+    excess = max(own) * (1 - 1 / ratio)
+    share = value(observation, "training.stragglerShare")
+    assert share == pytest.approx(excess / (max(own) * 1.1))
     # What the slowest spends in collectives is the network; the others wait for it as well.
     assert value(observation, "training.collectiveFloorShare") == pytest.approx(0.1 / 1.1)
 
