@@ -10,11 +10,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bottleneck_sidecar import proc
 from bottleneck_sidecar.wire import Container
 
 ROOT = "/sys/fs/cgroup"
-
-_MAX_BYTES = 64 * 1024
 
 _UNLIMITED = 2**60
 """Version 1 writes "no limit" as a huge number of bytes (2**63 rounded down to a page)."""
@@ -65,10 +64,11 @@ def locate(root: str = ROOT, process: str = "/proc/self") -> Cgroup | None:
     return Cgroup(unified=unified if unified != hybrid else None, **found)
 
 
-def read(cgroup: Cgroup | None, cpus: int | None = None) -> Container | None:
-    """The figures of ``cgroup`` now; None where no figure can be read.
+def read(cgroup: Cgroup | None, cpus: int | None = None, node: str = "/proc") -> Container | None:
+    """The figures of ``cgroup`` now, and of the node's CPUs; None where the cgroup has none.
 
-    ``cpus`` is handed through: the number of CPUs that the workload may be scheduled on.
+    ``cpus`` is handed through: the number of CPUs that the workload may be scheduled on. ``node``
+    is the directory of /proc, which shows the node's CPUs in containers too.
     """
     if cgroup is None:
         return None
@@ -77,7 +77,14 @@ def read(cgroup: Cgroup | None, cpus: int | None = None) -> Container | None:
     )
     if all(value is None for value in figures.values()):
         return None
-    return Container(**figures, cpus=cpus, epoch=cgroup.identity)  # type: ignore[arg-type]
+    node_cpus, node_busy_seconds = _node(proc.text(node, "stat"))
+    return Container(
+        **figures,  # type: ignore[arg-type]
+        node_cpus=node_cpus,
+        node_busy_seconds=node_busy_seconds,
+        cpus=cpus,
+        epoch=cgroup.identity,
+    )
 
 
 def own_cpus() -> int | None:
@@ -91,19 +98,22 @@ def own_cpus() -> int | None:
 def _read_v2(cgroup: Cgroup) -> dict[str, float | int | None]:
     base = cgroup.unified
     cpu = _keyed(base, "cpu.stat")
+    memory, events = _keyed(base, "memory.stat"), _keyed(base, "memory.events")
     return {
         "cpu_seconds": _scaled(cpu.get("usage_usec"), 1e6),
-        "cpu_limit_cores": _quota(_text(base, "cpu.max")),
+        "cpu_limit_cores": _quota(proc.text(base, "cpu.max")),
         "periods": cpu.get("nr_periods"),
         "throttled_periods": cpu.get("nr_throttled"),
         "throttled_seconds": _scaled(cpu.get("throttled_usec"), 1e6),
         "memory_bytes": _working_set(
-            _number(_text(base, "memory.current")),
-            _keyed(base, "memory.stat").get("inactive_file"),
+            _number(proc.text(base, "memory.current")),
+            memory.get("inactive_file"),
         ),
-        "memory_limit_bytes": _limit(_text(base, "memory.max")),
-        "oom_kills": _keyed(base, "memory.events").get("oom_kill"),
-        "read_bytes": _read_bytes_v2(_text(base, "io.stat")),
+        "memory_limit_bytes": _limit(proc.text(base, "memory.max")),
+        "oom_kills": events.get("oom_kill"),
+        "memory_limit_hits": _sum([events.get("max"), events.get("high")]),
+        "major_faults": memory.get("pgmajfault"),
+        "read_bytes": _read_bytes_v2(proc.text(base, "io.stat")),
         **_pressures(base),
     }
 
@@ -111,29 +121,43 @@ def _read_v2(cgroup: Cgroup) -> dict[str, float | int | None]:
 def _read_v1(cgroup: Cgroup) -> dict[str, float | int | None]:
     cpu = _keyed(cgroup.cpu, "cpu.stat")
     memory = _keyed(cgroup.memory, "memory.stat")
-    quota = _text(cgroup.cpu, "cpu.cfs_quota_us")
-    period = _text(cgroup.cpu, "cpu.cfs_period_us")
+    quota = proc.text(cgroup.cpu, "cpu.cfs_quota_us")
+    period = proc.text(cgroup.cpu, "cpu.cfs_period_us")
     return {
-        "cpu_seconds": _scaled(_number(_text(cgroup.cpuacct, "cpuacct.usage")), 1e9),
+        "cpu_seconds": _scaled(_number(proc.text(cgroup.cpuacct, "cpuacct.usage")), 1e9),
         "cpu_limit_cores": _quota(f"{quota} {period}" if quota and period else None),
         "periods": cpu.get("nr_periods"),
         "throttled_periods": cpu.get("nr_throttled"),
         "throttled_seconds": _scaled(cpu.get("throttled_time"), 1e9),
         "memory_bytes": _working_set(
-            _number(_text(cgroup.memory, "memory.usage_in_bytes")),
+            _number(proc.text(cgroup.memory, "memory.usage_in_bytes")),
             memory.get("total_inactive_file", memory.get("inactive_file")),
         ),
-        "memory_limit_bytes": _limit(_text(cgroup.memory, "memory.limit_in_bytes")),
+        "memory_limit_bytes": _limit(proc.text(cgroup.memory, "memory.limit_in_bytes")),
         "oom_kills": _keyed(cgroup.memory, "memory.oom_control").get("oom_kill"),
+        "memory_limit_hits": _number(proc.text(cgroup.memory, "memory.failcnt")),
+        "major_faults": memory.get("total_pgmajfault", memory.get("pgmajfault")),
         "read_bytes": _read_bytes_v1(cgroup.blkio),
         **_pressures(cgroup.unified),
     }
 
 
+def _node(stat: str | None) -> tuple[int | None, float | None]:
+    """Number of CPUs and the seconds in which they did work, from ``/proc/stat``."""
+    lines = [line.split() for line in (stat or "").splitlines() if line.startswith("cpu")]
+    cpus = sum(parts[0] != "cpu" for parts in lines) or None
+    if not lines or lines[0][0] != "cpu" or len(lines[0]) < 9:
+        return cpus, None
+    # user, nice, system, irq, softirq, steal: not idle (4th) nor waiting for I/O (5th). The time of
+    # guests (from the 9th on) is in user and nice already.
+    ticks = _sum([_number(lines[0][column]) for column in (1, 2, 3, 6, 7, 8)])
+    return cpus, _scaled(ticks, proc.TICKS_PER_SECOND)
+
+
 def _paths(process: str) -> dict[str, str]:
     """Controller → path from the cgroup root; the key of v2 is the empty string."""
     paths: dict[str, str] = {}
-    for line in (_text(process, "cgroup") or "").splitlines():
+    for line in (proc.text(process, "cgroup") or "").splitlines():
         parts = line.split(":", 2)
         if len(parts) == 3:
             for controller in parts[1].split(","):
@@ -161,22 +185,6 @@ def _descend(directory: str, path: str | None) -> str:
     return directory
 
 
-def _text(directory: str | None, name: str) -> str | None:
-    if directory is None:
-        return None
-    try:
-        # Without the layers of open(): a training step waits for this, for a dozen files.
-        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-    try:
-        return os.read(descriptor, _MAX_BYTES).decode("ascii")
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
-
-
 def _guarded(parse: Callable[[str], int]) -> Callable[[str | None], int | None]:
     def parsed(text: str | None) -> int | None:
         try:
@@ -194,7 +202,7 @@ _number = _guarded(int)
 def _keyed(directory: str | None, name: str) -> dict[str, int]:
     """A flat-keyed file (``key value`` lines); lines of another form are left out."""
     found: dict[str, int] = {}
-    for line in (_text(directory, name) or "").splitlines():
+    for line in (proc.text(directory, name) or "").splitlines():
         parts = line.split()
         if len(parts) == 2 and (value := _number(parts[1])) is not None:
             found[parts[0]] = value
@@ -229,7 +237,7 @@ def _working_set(usage: int | None, inactive_file: int | None) -> int | None:
 
 def _pressures(directory: str | None) -> dict[str, float | int | None]:
     return {
-        f"{name}_pressure_seconds": _pressure(_text(directory, f"{name}.pressure"))
+        f"{name}_pressure_seconds": _pressure(proc.text(directory, f"{name}.pressure"))
         for name in ("cpu", "memory", "io")
     }
 
@@ -263,7 +271,7 @@ def _read_bytes_v1(directory: str | None) -> int | None:
         "blkio.throttle.io_service_bytes_recursive",
         "blkio.throttle.io_service_bytes",
     ):
-        text = _text(directory, name)
+        text = proc.text(directory, name)
         if text is not None and "Total" in text:
             lines = [line.split() for line in text.splitlines()]
             return _sum([_number(parts[-1]) for parts in lines if parts[1:2] == ["Read"]])

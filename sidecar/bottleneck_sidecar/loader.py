@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,10 +32,12 @@ class AdjustableLoader:
 
     Everything else (``len``, ``dataset``, ``sampler``, …) is the given loader's own. Where that one
     cannot be continued from the middle, it is iterated as it is, and ``obstacle`` says why.
+    ``started`` is told of every iterator of PyTorch's that begins, with its workers.
     """
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, started: Callable[[Any], None] | None = None) -> None:
         self._loader = loader
+        self._started = started
         self.obstacle: str | None = obstacle(loader)
         self.workers: int = loader.num_workers
         self.prefetch: int = loader.prefetch_factor or DEFAULT_PREFETCH
@@ -55,7 +57,8 @@ class AdjustableLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self.obstacle is not None:
-            return iter(self._loader)
+            iterator: Iterator[Any] = self._begun(iter(self._loader))
+            return iterator
         epoch = _Epoch(self)
         self._epochs.add(epoch)
         return epoch
@@ -103,12 +106,12 @@ class AdjustableLoader:
             feed, kept = self._kept
             if (kept.num_workers, kept.prefetch_factor) == (self.workers, self.prefetch):
                 feed.follow(source)
-                return source, feed, iter(kept)
+                return source, feed, self._begun(iter(kept))
             self._kept = None  # the last reference: its workers end
         feed = _Feed(source)
         loader = self._build(feed, reseed=goes_on)
         self._seeded = True
-        iterator = iter(loader)
+        iterator = self._begun(iter(loader))
         source.finish_beginning()
         self._keep(feed, loader)
         return source, feed, iterator
@@ -116,8 +119,13 @@ class AdjustableLoader:
     def _next(self, feed: _Feed) -> Any:
         """An iterator that continues an epoch."""
         loader = self._build(feed, reseed=True)
-        iterator = iter(loader)
+        iterator = self._begun(iter(loader))
         self._keep(feed, loader)
+        return iterator
+
+    def _begun(self, iterator: Any) -> Any:
+        if self._started is not None:
+            self._started(iterator)
         return iterator
 
     def _keep(self, feed: _Feed, loader: Any) -> None:

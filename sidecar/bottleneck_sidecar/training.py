@@ -17,7 +17,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,17 +24,15 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch.utils.data import DataLoader
 
+from bottleneck_sidecar import capabilities, hooks, proc
 from bottleneck_sidecar.client import GPU_VARIABLE, REPORT_SECONDS, Client, new_epoch
-from bottleneck_sidecar.knobs import KnobsFile, Wish
-from bottleneck_sidecar.loader import PREFETCH, WORKERS, AdjustableLoader, NotAdjustableError
-from bottleneck_sidecar.wire import PHASES, Acknowledgement, TrainingRank
-
-_INDEX = {name: index for index, name in enumerate(PHASES)}
-_OTHER = _INDEX["other"]
-_EXCLUDED = len(PHASES)
-"""Slot of the time that belongs to no step; it is not reported."""
+from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMIZER, Clock
+from bottleneck_sidecar.loader_knobs import LoaderKnobs
+from bottleneck_sidecar.monitored import MonitoredLoader, moved
+from bottleneck_sidecar.phases import NOTHING, LongPhase, Nothing, Phase
+from bottleneck_sidecar.wire import PHASES, TrainingRank
+from bottleneck_sidecar.workers import LoaderWorkers
 
 
 class StepMonitor:
@@ -47,8 +44,11 @@ class StepMonitor:
     which waits for the device (at most twice a second).
 
     Nothing here raises into the training loop because of telemetry or knobs. All methods are for
-    the training thread.
+    the thread that made the monitor: the training thread.
     """
+
+    stand_in = False
+    """Whether it gives way to a monitor that the script itself makes."""
 
     def __init__(
         self,
@@ -60,36 +60,41 @@ class StepMonitor:
         read_loss: bool = False,
     ) -> None:
         self._client = Client(socket)
-        self._knobs = KnobsFile(knobs)
+        self._knobs = LoaderKnobs(knobs)
         self.enabled = self._client.enabled or self._knobs.path is not None
         self._rank = rank
         self._world_size = world_size
         self._read_loss = read_loss
         self._epoch = new_epoch()
+        self._started_at = proc.started_at()
         self._process = os.getpid()
         self._thread = threading.get_ident()
-        self._seconds = [0.0] * (len(PHASES) + 1)
-        self._stack: list[int] = []
-        self._slot = _OTHER
-        self._mark: float | None = None
+        self._schedstat = f"/proc/self/task/{threading.get_native_id()}"
+        self.clock = Clock()
         self._steps = 0
         self._samples = 0
+        self._low = False
+        self._low_steps = 0
+        self._low_optimizers: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._last_step_at: float | None = None
         self._loss: Any = None
-        self._loaders: list[weakref.ref[MonitoredLoader]] = []
-        self._wish: Wish | None = None
-        self._acknowledgement: Acknowledgement | None = None
-        self._urgent = False
+        self._workers = LoaderWorkers()
         self._reported_at = float("-inf")
-        self._phases = {name: _Phase(self, index) for name, index in _INDEX.items()}
-        self._excluded = _Phase(self, _EXCLUDED)
+        self._phases = {name: Phase(self.clock, index) for name, index in INDEX.items()}
+        self._long = {slot: LongPhase(self, slot) for slot in LONG}
+        self._capabilities: list[str] | None = None
+        self._on_gpu = False
         self._gpus_known = False
         self._hooks: list[Any] = []
         if self.enabled:
+            before = hooks.watched()
+            if before is not None and before.stand_in:
+                before.close()
             self._hooks = [
                 register_optimizer_step_pre_hook(self._optimizer_begins),
                 register_optimizer_step_post_hook(self._optimizer_ended),
             ]
+            hooks.begin(self)
             atexit.register(self.close)
 
     def loader(self, loader: Any) -> MonitoredLoader:
@@ -101,23 +106,29 @@ class StepMonitor:
         """
         monitored = MonitoredLoader(self, loader)
         if self.enabled:
-            # Weakly: one that is replaced (say, each epoch) must not stay alive with its workers.
-            self._loaders.append(weakref.ref(monitored))
-            self._follow_knobs()
-            if self._wish is not None and self._acknowledgement is not None:
-                self._apply(self._wish)
+            with self._phases["data"]:  # starting workers is a cost of loading data
+                self._knobs.add(monitored, self._steps)
         return monitored
 
-    def phase(self, name: str) -> _Phase:
+    def phase(self, name: str) -> Phase | Nothing:
         """A context whose time counts as that phase (one of ``wire.PHASES``). Contexts can be
         nested: the inner one's time is its own. Raises ValueError for another name."""
         if name not in self._phases:
             raise ValueError(f"there is no phase {name!r}; the phases are {', '.join(PHASES)}")
-        return self._phases[name]
+        return self._phases[name] if self.enabled else NOTHING
 
-    def excluded(self) -> _Phase:
-        """A context whose time belongs to no step: evaluation, checkpoints."""
-        return self._excluded
+    def checkpoint(self) -> LongPhase | Nothing:
+        """A context for what saves the training state. ``torch.save`` counts by itself."""
+        return self._long[CHECKPOINT] if self.enabled else NOTHING
+
+    def evaluation(self) -> LongPhase | Nothing:
+        """A context for evaluation, or for anything else that belongs to no step. Phases within it
+        are not told apart."""
+        return self._long[EVALUATION] if self.enabled else NOTHING
+
+    def excluded(self) -> LongPhase | Nothing:
+        """The same as ``evaluation``."""
+        return self.evaluation()
 
     def to_device(self, batch: Any, device: Any, non_blocking: bool = False) -> Any:
         """``batch`` with every tensor in it moved to ``device``; counts as ``transfer``.
@@ -125,8 +136,8 @@ class StepMonitor:
         Goes into dicts, lists and tuples. With ``non_blocking`` only the start of the copy is
         counted.
         """
-        with self._phases["transfer"]:
-            return _moved(batch, device, non_blocking)
+        with self.phase("transfer"):
+            return moved(batch, device, non_blocking)
 
     def step(self, samples: int = 0, loss: Any = None) -> None:
         """Ends a step of ``samples`` samples (of this rank). Call it once per optimizer step.
@@ -136,124 +147,115 @@ class StepMonitor:
         """
         if not self.enabled:
             return
-        now = self._switch(_OTHER)
-        self._stack.clear()
+        now = self.clock.end_step()
         self._steps += 1
         self._samples += samples
         self._last_step_at = time.time()
+        # An autocast around the whole loop was entered long ago.
+        if self._low or torch._C._is_any_autocast_enabled():
+            self._low_steps += 1
+            self._low = False
         if loss is not None:
             self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
-        self._follow_knobs()
-        if self._urgent or now - self._reported_at >= REPORT_SECONDS:
+        if self._knobs.news():
+            with self._phases["data"]:
+                self._knobs.follow(self._steps)
+        if self._knobs.urgent or now - self._reported_at >= REPORT_SECONDS:
             self._report(now)
 
     def close(self) -> None:
         """Sends a last report and takes the hooks away; called at exit by itself."""
         if not self.enabled or os.getpid() != self._process:
             return
-        self._report(time.perf_counter())
+        if self._steps or self._reported_at > float("-inf"):
+            self._report(time.perf_counter())
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._client.close()
         self.enabled = False
+        hooks.end(self)
+        self._client.close()
         atexit.unregister(self.close)
 
-    # The clock: the time since the last mark belongs to the present slot, so that the slots add up
-    # to the time that has passed, without gaps or overlaps.
-
-    def _switch(self, slot: int) -> float:
-        now = time.perf_counter()
-        if self._mark is not None:
-            self._seconds[self._slot] += now - self._mark
-        self._mark = now
-        self._slot = slot
-        return now
-
-    def _enter(self, slot: int) -> None:
-        self._stack.append(self._slot)
-        self._switch(slot)
-
-    def _leave(self) -> None:
-        # The stack is empty if the step ended within the phase.
-        self._switch(self._stack.pop() if self._stack else _OTHER)
+    # What torch tells by itself (see hooks.py)
 
     def _optimizer_begins(self, *_: Any) -> None:
         if self.enabled and threading.get_ident() == self._thread:
-            self._enter(_INDEX["optimizer"])
+            self.clock.enter(OPTIMIZER)
 
-    def _optimizer_ended(self, *_: Any) -> None:
+    def _optimizer_ended(self, optimizer: Any, *_: Any) -> None:
         if self.enabled and threading.get_ident() == self._thread:
-            self._leave()
+            self.clock.leave()
+            low = self._low_optimizers.get(optimizer)
+            if low is None:
+                low = self._low_optimizers[optimizer] = _low_precision(optimizer)
+            self._low = self._low or low
+
+    def _backward_begins(self) -> None:
+        """For those who want to know."""
+
+    def _low_precision_used(self) -> None:
+        if self.clock.slot not in LONG:
+            self._low = True
 
     def _begin_waiting(self) -> None:
+        """A loader is about to be waited for."""
         if self._reported_at == float("-inf"):  # so that the rank is known before its first step
-            self._report(self._switch(self._slot))
+            self._report(self.clock.switch(self.clock.slot))
+        elif self.clock.slot in LONG:  # no step reports while this goes on
+            now = self.clock.switch(self.clock.slot)
+            if now - self._reported_at >= REPORT_SECONDS:
+                self._report(now)
 
-    # Knobs
-
-    def _follow_knobs(self) -> None:
-        wish = self._knobs.poll()
-        if wish is not None:
-            if not wish.refusal:
-                self._wish = wish
-            self._apply(wish)
-
-    def _apply(self, wish: Wish) -> None:
-        result, message = "Unchanged", ""
-        if wish.refusal:
-            result, message = "Refused", wish.refusal
-        elif wish.settings:
-            try:
-                with self._phases["data"]:  # starting workers is a cost of loading data
-                    if self._configure(wish.settings):
-                        result = "Applied"
-            except NotAdjustableError as error:
-                names = ", ".join(wish.settings)
-                result, message = "Refused", f"{names} cannot be changed here: {error}"
-        self._acknowledgement = Acknowledgement(wish.generation, result, self._steps, message)
-        self._urgent = True
-
-    def _configure(self, settings: dict[str, int]) -> bool:
-        loaders = self._living_loaders()
-        adjustable = [loader for loader in loaders if loader.settable()]
-        if not loaders:
-            raise NotAdjustableError("no loader has been handed to monitor.loader() yet")
-        # With nothing adjustable, ask anyway: the loader knows why not.
-        changed = [loader.configure(settings) for loader in adjustable or loaders]
-        return any(changed)
-
-    def _living_loaders(self) -> list[MonitoredLoader]:
-        self._loaders = [reference for reference in self._loaders if reference() is not None]
-        return [loader for reference in self._loaders if (loader := reference()) is not None]
+    def _knobs_in_force(self) -> tuple[dict[str, float | str | bool], list[str]]:
+        """The settings, and which of them can be changed."""
+        return self._knobs.in_force(), self._knobs.settable()
 
     # Reports
 
     def _report(self, now: float) -> None:
         self._reported_at = now
-        self._find_rank()
-        self._find_gpus()
-        seconds = dict(zip(PHASES, self._seconds, strict=False))
-        loaders = self._living_loaders()
-        loader = next((each for each in loaders if each.settable()), None)
-        sent = self._client.send(
-            training=TrainingRank(
-                epoch=self._epoch,
-                rank=self._rank or 0,
-                world_size=self._world_size or 1,
-                steps=self._steps,
-                samples=self._samples,
-                step_seconds=sum(seconds.values()),
-                seconds=seconds,
-                last_step_at=self._last_step_at,
-                loss=self._finite_loss(),
-                knobs=(loader or loaders[0]).knobs() if loaders else {},
-                settable=loader.settable() if loader else [],
-                acknowledgement=self._acknowledgement,
-            )
-        )
+        try:
+            self._find_rank()
+            self._find_device()
+            sent = self._client.send(training=self._counts())
+        except Exception:  # whatever it is, it is no reason to end somebody's training
+            self._client.dropped += 1
+            sent = False
         # A lost acknowledgement is tried again at the next step, but not where nobody listens.
-        self._urgent = self._urgent and not sent and self._client.enabled
+        self._knobs.urgent = self._knobs.urgent and not sent and self._client.enabled
+
+    def _counts(self) -> TrainingRank:
+        clock = self.clock
+        seconds = dict(zip(PHASES, clock.seconds, strict=False))
+        workers = self._workers.read()
+        in_force, settable = self._knobs_in_force()
+        self._low_optimizers.clear()  # parameters may have been added or cast
+        return TrainingRank(
+            epoch=self._epoch,
+            rank=self._rank or 0,
+            world_size=self._world_size or 1,
+            steps=self._steps,
+            samples=self._samples,
+            step_seconds=sum(seconds.values()),
+            seconds=seconds,
+            last_step_at=self._last_step_at,
+            loss=self._finite_loss(),
+            started_at=self._started_at,
+            phase=LONG.get(clock.slot, "step"),
+            cpu_seconds=dict(zip(PHASES, clock.cpu_seconds, strict=False)),
+            run_queue_seconds=proc.run_queue_seconds(self._schedstat),
+            checkpoint_seconds=clock.seconds[CHECKPOINT],
+            evaluation_seconds=clock.seconds[EVALUATION],
+            loader_seconds=workers.seconds,
+            loader_cpu_seconds=workers.cpu_seconds,
+            loader_run_queue_seconds=workers.run_queue_seconds,
+            low_precision_steps=self._low_steps,
+            capabilities=self._capabilities,
+            knobs=in_force,
+            settable=settable,
+            acknowledgement=self._knobs.acknowledgement,
+        )
 
     def _finite_loss(self) -> float | None:
         loss = self._loss
@@ -277,7 +279,9 @@ class StepMonitor:
         self._rank = rank if self._rank is None else self._rank
         self._world_size = world if self._world_size is None else self._world_size
 
-    def _find_gpus(self) -> None:
+    def _find_device(self) -> None:
+        if self._capabilities is None or (not self._on_gpu and torch.cuda.is_initialized()):
+            self._capabilities, self._on_gpu = capabilities.of_this_process()
         if self._gpus_known:
             return
         if os.environ.get(GPU_VARIABLE) == "all":
@@ -290,87 +294,12 @@ class StepMonitor:
                 self._client.watch_gpus([str(uuid)])
 
 
-class MonitoredLoader:
-    """What ``StepMonitor.loader`` gives: iterates like the loader it was given, timed."""
-
-    def __init__(self, monitor: StepMonitor, loader: Any) -> None:
-        self._monitor = monitor
-        self._inner = AdjustableLoader(loader) if isinstance(loader, DataLoader) else loader
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_inner":  # not there yet: while being copied or unpickled
-            raise AttributeError(name)
-        return getattr(self._inner, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        if not self._monitor.enabled:
-            return iter(self._inner)
-        return self._timed()
-
-    def _timed(self) -> Iterator[Any]:
-        waiting = self._monitor.phase("data")
-        self._monitor._begin_waiting()
-        with waiting:
-            batches = iter(self._inner)
-        while True:
-            with waiting:
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-            yield batch
-
-    def knobs(self) -> dict[str, float | str | bool]:
-        """The settings in force."""
-        if not isinstance(self._inner, AdjustableLoader):
-            return {}
-        return {WORKERS: self._inner.workers, PREFETCH: self._inner.prefetch}
-
-    def settable(self) -> list[str]:
-        """The knobs that this loader takes."""
-        inner = self._inner
-        if not isinstance(inner, AdjustableLoader) or inner.obstacle is not None:
-            return []
-        return [WORKERS, PREFETCH]
-
-    def configure(self, settings: dict[str, int]) -> bool:
-        """Applies knobs; False if nothing had to change. Raises ``NotAdjustableError``."""
-        if not isinstance(self._inner, AdjustableLoader):
-            raise NotAdjustableError("the loader is no torch DataLoader")
-        return self._inner.configure(settings.get(WORKERS), settings.get(PREFETCH))
-
-
-class _Phase:
-    """A reusable context for one slot of the clock."""
-
-    __slots__ = ("_monitor", "_slot")
-
-    def __init__(self, monitor: StepMonitor, slot: int) -> None:
-        self._monitor = monitor
-        self._slot = slot
-
-    def __enter__(self) -> None:
-        if self._monitor.enabled:
-            self._monitor._enter(self._slot)
-
-    def __exit__(self, *_: object) -> None:
-        if self._monitor.enabled:
-            self._monitor._leave()
-
-
-def _moved(batch: Any, device: Any, non_blocking: bool) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=non_blocking)
-    if isinstance(batch, dict):
-        return {key: _moved(value, device, non_blocking) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device, non_blocking) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(value, device, non_blocking) for value in batch)
-    return batch
+def _low_precision(optimizer: Any) -> bool:
+    return any(
+        parameter.dtype in hooks.LOW_PRECISION
+        for group in optimizer.param_groups
+        for parameter in group["params"][:1]
+    )
 
 
 def _number_of(variable: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.history import KEEP_SECONDS, History
 from bottleneck_operator.observe.observation import NoData, Observation, Reading
-from bottleneck_sidecar.wire import Gpu, Sample
+from bottleneck_sidecar.wire import Gpu, InferenceServer, Sample
 
 from .builders import NOW, buckets, history, sample
 from .telemetry import (
@@ -312,6 +312,25 @@ def test_what_one_server_does_not_measure_is_not_known_of_all(
         assert isinstance(seen(server_pod()).signal(name), Reading)
 
 
+def test_a_server_that_has_answered_nothing_yet_began_at_zero() -> None:
+    """The SDK does not know that it can tell queue and model apart until the model is first called,
+    which may be in the middle of the window."""
+    begin = 995.0
+    unknown = dict.fromkeys(
+        ("queue_seconds", "service_seconds", "batches", "busy_seconds", "dependency_seconds")
+    )
+
+    def said(t: float) -> list[InferenceServer]:
+        if t <= begin:
+            return [model_server(0.0, dependencies=None, retries=None, **unknown)]
+        return [model_server(t - begin)]
+
+    observation = seen(pod(said))
+    assert value(observation, "inference.queueShare") == pytest.approx(0.2)
+    assert value(observation, "inference.dependencyShare") == pytest.approx(0.3)
+    assert value(observation, "inference.batchSize") == pytest.approx(4.0)
+
+
 def test_a_batch_counts_once_where_batches_are_measured() -> None:
     requests_only = seen(server_pod(busy_seconds=None))
     assert value(requests_only, "inference.occupancy") == pytest.approx(20 * 0.04 / 8)
@@ -341,6 +360,15 @@ def test_a_dependency_with_a_strange_name_has_a_signal_and_a_thousand_have_eight
     many = [f"d{number}" for number in range(200)]
     found = [name for name in called(many).signals if name.startswith("inference.dependency.")]
     assert sorted(found) == [f"inference.dependency.d{number}" for number in range(192, 200)]
+
+
+@pytest.mark.parametrize(("age", "known"), [(100, True), (121, False)], ids=["young", "old"])
+def test_the_first_batch_itself_is_told_while_a_server_is_young(age: float, known: bool) -> None:
+    server = seen(pod(lambda t: [model_server(t, started_at=NOW - age)]))
+    if known:
+        assert value(server, "inference.firstServiceSeconds") == pytest.approx(0.05)
+    else:
+        assert "inference.firstServiceSeconds" not in server.signals
 
 
 def test_a_server_that_had_answered_nothing_yet_had_measured_zero() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +125,31 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 @pytest.fixture
 def client(agent: Agent) -> Client:
     return Client(agent.socket)
+
+
+class Inbox:
+    """Stands where the agent's socket is, to see every single report."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(self.path)
+
+    def read(self) -> list[TrainingRank]:
+        reports = []
+        while True:
+            try:
+                report = wire.decode_report(self._socket.recv(wire.MAX_BYTES))
+            except BlockingIOError:
+                return reports
+            assert report.training is not None
+            reports.append(report.training)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    return Inbox(tmp_path / "inbox.sock")
 
 
 def rank(**changes: object) -> TrainingRank:

@@ -19,8 +19,9 @@ V2 = {
     "cpu.max": "150000 100000\n",
     "memory.current": "2147483648\n",
     "memory.max": "4294967296\n",
-    "memory.stat": "anon 1000000000\nfile 1100000000\ninactive_file 1000000000\nactive_file 5\n",
-    "memory.events": "low 0\nhigh 0\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\n",
+    "memory.stat": "anon 1000000000\nfile 1100000000\ninactive_file 1000000000\nactive_file 5\n"
+    "pgfault 900\npgmajfault 42\n",
+    "memory.events": "low 0\nhigh 4\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\n",
     "io.stat": "259:0 rbytes=4096000 wbytes=1 rios=10 wios=1 dbytes=0 dios=0\n"
     "253:1 rbytes=1000 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n",
     "cpu.pressure": "some avg10=12.34 avg60=5.00 avg300=1.00 total=7654321\n"
@@ -37,7 +38,9 @@ V1 = {
     "cpuacct/cpuacct.usage": "98765432000\n",
     "memory/memory.usage_in_bytes": "2147483648\n",
     "memory/memory.limit_in_bytes": "4294967296\n",
-    "memory/memory.stat": "cache 1\ninactive_file 1\ntotal_inactive_file 1000000000\n",
+    "memory/memory.stat": "cache 1\ninactive_file 1\npgmajfault 40\n"
+    "total_inactive_file 1000000000\ntotal_pgmajfault 42\n",
+    "memory/memory.failcnt": "21\n",
     "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
     "blkio/blkio.throttle.io_service_bytes_recursive": "259:0 Read 4096000\n259:0 Write 1\n"
     "259:0 Total 4096001\n253:1 Read 1000\nTotal 4097001\n",
@@ -55,6 +58,16 @@ EXPECTED = Container(
     memory_pressure_seconds=0.011,
     io_pressure_seconds=2.5,
     read_bytes=4097000,
+    memory_limit_hits=21,
+    major_faults=42,
+    node_cpus=2,
+    node_busy_seconds=17.64,
+)
+NODE = (
+    "cpu  1000 200 300 9000 500 60 4 200 150 0\n"
+    "cpu0 500 100 150 4500 250 30 2 100 75 0\n"
+    "cpu1 500 100 150 4500 250 30 2 100 75 0\n"
+    "intr 12345 0 0\nctxt 99\nbtime 1700000000\n"
 )
 
 
@@ -69,7 +82,8 @@ def tree(root: Path, files: dict[str, str], **changes: str | None) -> Path:
 
 
 def read(root: Path, process: str = "/nonexistent") -> Container | None:
-    found = cgroup.read(cgroup.locate(str(root), process))
+    node = tree(root.parent / f"{root.name} node", {"stat": NODE})
+    found = cgroup.read(cgroup.locate(str(root), process), node=str(node))
     return dataclasses.replace(found, epoch=None) if found else None
 
 
@@ -128,7 +142,7 @@ def test_the_path_of_the_process_is_followed_where_it_is_visible(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("files", "change", "field"),
+    ("files", "change", "fields"),
     [
         (V2, {"cpu-max": "max 100000\n"}, "cpu_limit_cores"),
         (V2, {"cpu-max": "150000 0\n"}, "cpu_limit_cores"),
@@ -136,8 +150,9 @@ def test_the_path_of_the_process_is_followed_where_it_is_visible(tmp_path: Path)
         (V2, {"memory-max": "max\n"}, "memory_limit_bytes"),
         (V2, {"memory-max": None}, "memory_limit_bytes"),
         (V2, {"memory-current": "-1\n"}, "memory_bytes"),
-        (V2, {"memory-stat": None}, "memory_bytes"),
-        (V2, {"memory-events": "oom_kill\n"}, "oom_kills"),
+        (V2, {"memory-stat": None}, "memory_bytes major_faults"),
+        (V2, {"memory-events": "oom_kill\n"}, "oom_kills memory_limit_hits"),
+        (V2, {"memory-events": "max 3\noom_kill 1\n"}, "memory_limit_hits"),
         (V2, {"io-stat": "garbled\n"}, "read_bytes"),
         (V2, {"io-stat": "259:0 rbytes=x\n253:1 rbytes=5\n"}, "read_bytes"),
         (V2, {"cpu-pressure": "some avg10=1\n"}, "cpu_pressure_seconds"),
@@ -148,12 +163,13 @@ def test_the_path_of_the_process_is_followed_where_it_is_visible(tmp_path: Path)
     ],
 )
 def test_what_cannot_be_read_is_absent_and_the_rest_stays(
-    tmp_path: Path, files: dict[str, str], change: dict[str, str | None], field: str
+    tmp_path: Path, files: dict[str, str], change: dict[str, str | None], fields: str
 ) -> None:
     whole = read(tree(tmp_path / "whole", files))
     assert whole is not None
     assert read(tree(tmp_path / "broken", files, **change)) == dataclasses.replace(
-        whole, **{field: None}
+        whole,
+        **dict.fromkeys(fields.split()),  # type: ignore[arg-type]
     )
 
 
@@ -168,6 +184,26 @@ def test_no_cgroups_at_all(tmp_path: Path) -> None:
     assert read(tmp_path) is None
     assert read(tmp_path / "missing") is None
     assert read(tree(tmp_path, {"cgroup.controllers": "\n"})) is None
+
+
+@pytest.mark.parametrize(
+    ("stat", "cpus", "busy"),
+    [
+        (None, None, None),
+        ("cpu  1 2 3\ncpu0 1 2 3\n", 1, None),
+        ("cpu  1 2 3 4 5 6 7 x\ncpu0 1\n", 1, None),
+        ("garbled", None, None),
+    ],
+)
+def test_what_the_node_does_not_tell(
+    tmp_path: Path, stat: str | None, cpus: int | None, busy: float | None
+) -> None:
+    root = tree(tmp_path / "cgroup", V2)
+    node = tree(tmp_path / "node", {"stat": stat} if stat else {})
+    found = cgroup.read(cgroup.locate(str(root), "/none"), node=str(node))
+    assert found is not None
+    assert (found.node_cpus, found.node_busy_seconds) == (cpus, busy)
+    assert found.cpu_seconds == 98.765432
 
 
 def test_a_new_cgroup_is_another_epoch(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bottleneck_sidecar import inference, knobs, wire
+from bottleneck_sidecar import knobs, serving, wire
 from bottleneck_sidecar.inference import (
+    Batching,
     Message,
     Receive,
     Scope,
@@ -18,6 +20,7 @@ from bottleneck_sidecar.inference import (
     ServerMonitor,
     TelemetryMiddleware,
     current,
+    dependency,
     service,
 )
 from bottleneck_sidecar.wire import InferenceServer
@@ -48,7 +51,9 @@ def told(agent: Agent, monitor: ServerMonitor) -> InferenceServer:
     return sample.inference[0]
 
 
-async def call(app: Any, path: str = "/predict", kind: str = "http") -> list[Message]:
+async def call(
+    app: Any, path: str = "/predict", kind: str = "http", **headers: str
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -57,7 +62,8 @@ async def call(app: Any, path: str = "/predict", kind: str = "http") -> list[Mes
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app({"type": kind, "path": path}, receive, send)
+    pairs = [(key.replace("_", "-").encode(), text.encode()) for key, text in headers.items()]
+    await app({"type": kind, "path": path, "headers": pairs}, receive, send)
     return sent
 
 
@@ -136,7 +142,7 @@ def test_queue_and_service_are_told_apart(
     agent: Agent, monitor: ServerMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(inference.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(serving.time, "perf_counter", lambda: now[0])
     first, second, third = monitor.begin(), monitor.begin(), monitor.begin()
     now[0] += 2.0
     with monitor.service([first, second]):
@@ -154,6 +160,168 @@ def test_queue_and_service_are_told_apart(
     index = report.latency_buckets.index(3)
     bounds = wire.LATENCY_BOUNDS_SECONDS
     assert bounds[index - 1] < 2.75 <= bounds[index]
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still until it is moved."""
+    reading = [100.0]
+    monkeypatch.setattr(serving.time, "perf_counter", lambda: reading[0])
+    return reading
+
+
+def test_waiting_for_others_is_neither_queueing_nor_the_models_time(
+    agent: Agent, monitor: ServerMonitor, now: list[float]
+) -> None:
+    request = monitor.begin()
+    now[0] += 1.0  # queued
+    with request.dependency("features"):
+        now[0] += 2.0
+        with request.dependency("users"):  # side by side with the former
+            now[0] += 3.0
+    request.start_service()
+    now[0] += 0.5
+    with request.dependency("cache"):  # in the middle of the model's work
+        now[0] += 4.0
+    request.end_service()
+    with request.dependency("features"):
+        now[0] += 0.25
+    now[0] += 0.125
+    request.end()
+    report = told(agent, monitor)
+    assert report.latency_seconds == 10.875
+    assert (report.queue_seconds, report.service_seconds) == (1.0, 0.5)
+    assert report.dependency_seconds == 9.25
+    assert report.dependencies == {"features": 5.25, "users": 3.0, "cache": 4.0}
+    assert report.busy_seconds == 4.5, "the model's place was taken all the time"
+
+
+def test_a_dependency_that_goes_on_while_the_model_works(
+    agent: Agent, monitor: ServerMonitor, now: list[float]
+) -> None:
+    request = monitor.begin()
+    with request.dependency("features"):
+        now[0] += 1.0
+        request.start_service()
+        now[0] += 2.0
+        request.end_service()
+        now[0] += 4.0
+    request.end()
+    report = told(agent, monitor)
+    assert (report.queue_seconds, report.service_seconds) == (0.0, 0.0)
+    assert (report.dependency_seconds, report.dependencies) == (7.0, {"features": 7.0})
+
+
+def test_who_waits_for_others_is_not_queued(monitor: ServerMonitor) -> None:
+    first, second = monitor.begin(), monitor.begin()
+    first.start_service()
+    assert monitor._counts(None, None).queued == 1
+    with second.dependency("features"), second.dependency("users"):
+        assert monitor._counts(None, None).queued == 0
+    assert monitor._counts(None, None).queued == 1
+    with second.dependency("features"):
+        second.start_service()
+        assert monitor._counts(None, None).queued == 0
+    third = monitor.begin()
+    with third.dependency("features"):
+        third.end()
+        assert monitor._counts(None, None).queued == 0
+    assert monitor._counts(None, None).queued == 0
+    first.end()
+    second.end()
+    assert (monitor._calling, monitor._in_flight, monitor._started) == (0, 0, 0)
+
+
+def test_names_of_dependencies_are_bounded(agent: Agent, monitor: ServerMonitor) -> None:
+    request = monitor.begin()
+    for number in range(40):
+        with request.dependency(f"{number:02d}" + "x" * 100):
+            pass
+    request.end()
+    names = told(agent, monitor).dependencies
+    assert names is not None
+    assert (len(names), "other" in names) == (17, True)
+    assert max(map(len, names)) == 64
+
+
+def test_dependencies_in_async_code_belong_to_their_request(
+    agent: Agent, monitor: ServerMonitor
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def one(name: str) -> None:
+            with dependency(name):
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(one("a"), one("b"))
+        await answering()(scope, receive, send)
+
+    async def main() -> None:
+        wrapped = TelemetryMiddleware(app, monitor=monitor)
+        await asyncio.gather(*(call(wrapped) for _ in range(5)))
+
+    with dependency("nobody's"):  # outside of any request
+        asyncio.run(main())
+    report = told(agent, monitor)
+    assert report.dependencies is not None
+    assert set(report.dependencies) == {"a", "b"}
+    assert report.dependency_seconds is not None
+    assert 0.005 <= report.dependency_seconds <= report.latency_seconds
+    assert sum(report.dependencies.values()) > report.dependency_seconds, "they ran side by side"
+
+
+def test_a_batch_is_busy_once(agent: Agent, monitor: ServerMonitor, now: list[float]) -> None:
+    batch = [monitor.begin() for _ in range(4)]
+    with monitor.service(batch):
+        now[0] += 3.0
+        batch[0].end()  # answered before the others
+    for request in batch:
+        request.end()
+    alone = monitor.begin()
+    alone.start_service()
+    now[0] += 0.5
+    alone.end()  # without saying that the model was done
+    with monitor.service([]):
+        now[0] += 9.0
+    report = told(agent, monitor)
+    assert (report.batches, report.requests) == (2, 5)
+    assert (report.busy_seconds, report.service_seconds) == (3.5, 12.5)
+    assert report.first_service_seconds == 3.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "retries"),
+    [
+        ({}, 0),
+        ({"x_retry_attempt": "1"}, 1),
+        ({"x_retry_attempt": "0"}, 0),
+        ({"x_retry_attempt": "again"}, 0),
+        ({"x_envoy_attempt_count": "1"}, 0),
+        ({"x_envoy_attempt_count": "3"}, 1),
+        ({"grpc_previous_rpc_attempts": "2", "accept": "*/*"}, 1),
+    ],
+)
+def test_retries(
+    agent: Agent, monitor: ServerMonitor, headers: dict[str, str], retries: int
+) -> None:
+    asyncio.run(call(TelemetryMiddleware(answering(), monitor=monitor), **headers))
+    assert told(agent, monitor).retries == retries
+
+
+def test_what_the_process_says_about_itself(agent: Agent) -> None:
+    before = time.time()
+    wrapped = TelemetryMiddleware(
+        answering(), socket=agent.socket, batching=Batching(max_size=8, delay_seconds=0.02)
+    )
+    wrapped.monitor.begin().end()
+    report = told(agent, wrapped.monitor)
+    assert report.knobs == {"batch.maxSize": 8.0, "batch.delaySeconds": 0.02}
+    assert report.settable == []
+    assert report.started_at is not None
+    assert report.started_at < before, "the process, not the monitor"
+    assert report.capabilities is not None
+    assert (report.retries, report.dependencies, report.busy_seconds) == (None, None, None)
+    assert (report.run_queue_seconds is None) == (not os.path.exists("/proc/self/schedstat"))
+    assert Batching(max_size=4).knobs() == {"batch.maxSize": 4.0}
 
 
 def test_service_in_threads_and_in_a_batching_worker(agent: Agent, monitor: ServerMonitor) -> None:

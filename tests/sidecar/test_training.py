@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bottleneck_sidecar import client, knobs, training, wire
+from bottleneck_sidecar import client, clock, knobs, training, wire
 from bottleneck_sidecar.training import StepMonitor
 from bottleneck_sidecar.wire import TrainingRank
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from .conftest import Agent, eventually  # type: ignore[import-not-found]
+from .conftest import Agent, Inbox, eventually  # type: ignore[import-not-found]
 
 
 @pytest.fixture(autouse=True)
@@ -54,33 +59,6 @@ class Trainer:
             output.backward()
         self.optimizer.step()
         self.monitor.step(samples=len(batch), loss=output if loss is None else loss)
-
-
-class Inbox:
-    """Stands where the agent's socket is, to see every single report."""
-
-    def __init__(self, path: Path) -> None:
-        import socket
-
-        self.path = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(self.path)
-
-    def read(self) -> list[TrainingRank]:
-        reports = []
-        while True:
-            try:
-                report = wire.decode_report(self._socket.recv(wire.MAX_BYTES))
-            except BlockingIOError:
-                return reports
-            assert report.training is not None
-            reports.append(report.training)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Inbox:
-    return Inbox(tmp_path / "inbox.sock")
 
 
 def test_steps_samples_and_seconds_add_up(inbox: Inbox) -> None:
@@ -122,6 +100,260 @@ def test_time_is_counted_once_even_where_phases_are_nested(
     with pytest.raises(ValueError, match="there is no phase 'eval'; the phases are data, trans"):
         monitor.phase("eval")
     monitor.close()
+
+
+def test_cpu_time_and_waiting_of_the_training_thread(inbox: Inbox) -> None:
+    monitor = StepMonitor(socket=inbox.path)
+    with monitor.phase("forward"):
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.05:
+            pass
+    with monitor.phase("backward"):
+        time.sleep(0.05)
+    monitor.step()
+    report = inbox.read()[-1]
+    assert report.cpu_seconds is not None
+    assert set(report.cpu_seconds) == set(wire.PHASES)
+    assert 0.05 <= report.cpu_seconds["forward"] <= report.seconds["forward"] + 0.001
+    assert report.seconds["backward"] >= 0.05
+    assert report.cpu_seconds["backward"] < 0.5 * report.seconds["backward"], "it slept"
+    if os.path.exists("/proc/self/schedstat"):
+        assert report.run_queue_seconds is not None
+    assert report.started_at is not None
+    assert report.started_at < time.time() - time.process_time() / (os.cpu_count() or 1) / 2
+    assert report.capabilities is not None
+    assert report.loader_seconds is None
+    monitor.close()
+
+
+def phases(inbox: Inbox) -> list[str | None]:
+    return [report.phase for report in inbox.read()]
+
+
+def test_long_phases_are_told_at_once(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "REPORT_SECONDS", 60.0)
+    monitor = StepMonitor(socket=inbox.path)
+    monitor.step()
+    assert phases(inbox) == ["step"]
+    with monitor.checkpoint():
+        assert phases(inbox) == ["checkpoint"], "before anything has been written"
+        torch.save({"weight": torch.ones(3)}, tmp_path / "nested.pt")
+        assert phases(inbox) == [], "it is one checkpoint"
+    assert phases(inbox) == ["step"]
+    torch.save({"weight": torch.ones(3)}, tmp_path / "alone.pt")
+    assert phases(inbox) == ["checkpoint", "step"]
+    with monitor.evaluation():
+        torch.save({"weight": torch.ones(3)}, tmp_path / "best.pt")
+    assert phases(inbox) == ["evaluation", "checkpoint", "evaluation", "step"]
+    with pytest.raises(RuntimeError, match="does not exist"), monitor.evaluation():
+        torch.save({}, str(tmp_path / "missing" / "model.pt"))
+    assert phases(inbox) == ["evaluation", "checkpoint", "evaluation", "step"]
+    assert torch.load(tmp_path / "alone.pt")["weight"].tolist() == [1, 1, 1]
+    monitor.close()
+
+
+def test_what_happens_in_a_long_phase_is_no_part_of_a_step(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+    monitor = trainer.monitor
+    with monitor.excluded():
+        for (batch,) in monitor.loader(data()):
+            with monitor.phase("forward"):
+                output = trainer.model(batch).mean()
+            output.backward()
+            trainer.optimizer.step()
+    monitor.step()
+    report = inbox.read()[-1]
+    assert report.evaluation_seconds is not None
+    assert report.evaluation_seconds > report.step_seconds
+    for phase in ("data", "forward", "backward", "optimizer"):
+        assert report.seconds[phase] == 0, phase
+    monitor.close()
+
+
+def test_a_long_evaluation_is_heard_of_while_it_goes_on(inbox: Inbox) -> None:
+    monitor = StepMonitor(socket=inbox.path)
+    monitor.step()
+    inbox.read()
+    with monitor.evaluation():
+        told = [phases(inbox) for _ in monitor.loader(data())]
+    assert all(told), "with each batch"
+    assert {phase for each in told for phase in each} == {"evaluation"}
+    monitor.close()
+
+
+def test_backward_counts_by_itself_but_not_against_the_users_word(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+    monitor, batch = trainer.monitor, torch.ones(4, 1)
+    trainer.model(batch).mean().backward()
+    monitor.step()
+    first = inbox.read()[-1].seconds
+    assert first["backward"] > 0
+    with monitor.phase("forward"):
+        torch.autograd.backward([trainer.model(batch).mean()])
+    monitor.step()
+    second = inbox.read()[-1].seconds
+    assert second["backward"] == first["backward"]
+    assert second["forward"] > 0
+
+    def closure() -> torch.Tensor:
+        loss = trainer.model(batch).pow(2).mean()
+        loss.backward()
+        return loss
+
+    torch.optim.LBFGS(trainer.model.parameters(), max_iter=2).step(closure)
+    monitor.step()
+    third = inbox.read()[-1].seconds
+    assert third["backward"] > second["backward"], "the optimizer's phase is none of the user's"
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        torch.ones(1).backward()
+    monitor.step()
+    with monitor.phase("forward"):
+        pass
+    assert monitor.clock.slot == clock.OTHER, "errors leave nothing open"
+    monitor.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "steps"),
+    [("fp32", 0), ("autocast", 2), ("around", 2), ("off", 0), ("weights", 2), ("eval", 0)],
+)
+def test_low_precision(inbox: Inbox, how: str, steps: int) -> None:
+    trainer = Trainer(socket=inbox.path)
+    batch = torch.ones(4, 1)
+    if how == "weights":
+        trainer.model.to(torch.bfloat16)
+        batch = batch.to(torch.bfloat16)
+    around = torch.autocast("cpu", torch.bfloat16, enabled=how == "around")
+    with around:
+        for _ in range(2):
+            enabled = how == "autocast"
+            if how == "eval":
+                with trainer.monitor.evaluation(), torch.autocast("cpu", torch.bfloat16):
+                    trainer.model(batch)
+            with contextlib.ExitStack() as stack:
+                if how in ("autocast", "off"):
+                    stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+                loss = trainer.model(batch).mean()
+            loss.backward()
+            trainer.optimizer.step()
+            trainer.monitor.step(samples=4)
+    assert inbox.read()[-1].low_precision_steps == steps
+    trainer.monitor.close()
+
+
+def test_torch_is_put_back(inbox: Inbox) -> None:
+    places = [
+        (torch, "save"),
+        (torch.serialization, "save"),
+        (torch.autograd, "backward"),
+        (torch.autocast, "__enter__"),
+        (torch.distributed, "all_reduce"),
+        (torch.distributed.distributed_c10d, "all_reduce"),
+        (torch.distributed.Work, "wait"),
+        (torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_shutdown_workers"),
+    ]
+
+    def present() -> list[Any]:
+        return [vars(owner)[name] for owner, name in places]
+
+    untouched = present()
+    first, second = StepMonitor(socket=inbox.path), StepMonitor(socket=inbox.path)
+    assert all(now is not before for now, before in zip(present(), untouched, strict=True))
+    assert pickle.loads(pickle.dumps(torch.save)) is torch.save  # noqa: S301
+    first.close()
+    assert present() != untouched, "one is still watching"
+    second.close()
+    assert present() == untouched
+    StepMonitor()
+    assert present() == untouched, "without a socket nothing is touched"
+
+
+def test_what_others_put_around_it_stays(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = StepMonitor(socket=inbox.path)
+    within = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: within(*args))
+    others = torch.save
+    monitor.close()
+    assert torch.save is others
+    torch.save(1, io.BytesIO())
+    again = StepMonitor(socket=inbox.path)
+    torch.save(1, io.BytesIO())
+    assert phases(inbox) == ["checkpoint", "step"], "counted once"
+    again.close()
+    monkeypatch.undo()
+    torch.save, torch.serialization.save = (within.__wrapped__,) * 2
+
+
+def test_another_thread_is_not_the_training_thread(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+
+    loader = trainer.monitor.loader(data())
+    before = trainer.monitor.clock.seconds[clock.DATA]
+
+    def beside() -> None:
+        torch.save(1, io.BytesIO())
+        trainer.model(torch.ones(4, 1)).mean().backward()
+        assert len(list(loader)) == 6
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    thread.join()
+    trainer.monitor.step()
+    report = inbox.read()[-1]
+    assert (report.checkpoint_seconds, report.seconds["backward"]) == (0, 0)
+    assert report.seconds["data"] == before
+    trainer.monitor.close()
+
+
+def test_a_forked_child_says_nothing_in_the_parents_name(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+    trainer.monitor.step(samples=1)
+    inbox.read()
+    child = os.fork()
+    if child == 0:
+        torch.save(1, io.BytesIO())
+        trainer.monitor.step(samples=1)
+        with trainer.monitor.checkpoint():
+            pass
+        trainer.monitor.close()
+        os._exit(int(trainer.monitor.enabled))
+    assert os.waitpid(child, 0)[1] == 0
+    assert inbox.read() == []
+    trainer.monitor.step(samples=1)
+    assert inbox.read()[-1].steps == 2
+    trainer.monitor.close()
+
+
+def test_an_error_of_ours_is_not_the_trainings(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(socket=inbox.path)
+    monkeypatch.setattr(trainer.monitor, "_counts", lambda: 1 / 0)
+    trainer.step(torch.ones(4, 1))
+    with trainer.monitor.checkpoint():
+        pass
+    assert trainer.monitor._client.dropped == 3
+    trainer.monitor.close()
+
+
+def test_compiled_models(inbox: Inbox) -> None:
+    trainer = Trainer(socket=inbox.path)
+    weight = torch.ones(1, requires_grad=True)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return (batch @ weight.unsqueeze(0)).float().mean()
+
+    for _ in range(3):
+        forward(torch.ones(4, 1)).backward()
+        trainer.monitor.step(samples=4)
+    assert weight.grad is not None
+    assert weight.grad.item() == 3
+    assert inbox.read()[-1].seconds["backward"] > 0
+    trainer.monitor.close()
 
 
 def test_the_first_report_comes_before_the_first_step(inbox: Inbox) -> None:
@@ -333,10 +565,10 @@ def test_an_acknowledgement_that_was_lost_is_sent_again(inbox: Inbox, tmp_path: 
     path.write_text(knobs.EXAMPLE)
     monitor = StepMonitor(socket=str(tmp_path / "later.sock"), knobs=str(path))
     monitor.step()
-    assert monitor._urgent
+    assert monitor._knobs.urgent
     os.rename(inbox.path, tmp_path / "later.sock")
     monitor.step()
-    assert not monitor._urgent
+    assert not monitor._knobs.urgent
     assert inbox.read()[-1].acknowledgement is not None
     monitor.close()
 

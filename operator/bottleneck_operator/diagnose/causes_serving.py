@@ -1,16 +1,15 @@
-"""The catalogue, part two: causes of model servers."""
+"""The catalogue: causes of model servers."""
 
 from __future__ import annotations
 
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import DEPENDENCY_WAIT, FAILURES, MODEL_TIME, QUEUE_WAIT
+from .groups import DEGRADED, FLAG
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
 from .predicates import START, Predicate, all_of, any_of, either
 
 TARGET = "the policy's target"
-DEGRADED = "≥20% slower than its own baseline at the same load counts as degraded"
-FLAG = "yes or no"
 
 _SLOW = (
     Predicate("inference.latency", ">", "objective.latency", TARGET),
@@ -41,7 +40,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         explains=(*explains(FAILURES), *explains("queueing", QUEUE_WAIT, when=_FEEDING)),
         whys=(
             Why(
-                "{inference.retryShare} of what arrives are retries, which feed the queue",
+                "{inference.retryShare} what arrives are retries, which feed the queue",
                 ("inference.retryShare",),
                 _FEEDING,
                 optional=True,
@@ -101,7 +100,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "that service takes {inference.dependencySlowdown} of what it usually takes",
+                "that service takes {inference.dependencySlowdown} what it usually takes",
                 ("inference.dependencySlowdown",),
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
@@ -128,7 +127,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             either(
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
-                    Predicate("inference.firstServiceSeconds", ">=", 1.0, START),
+                    Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -138,8 +137,8 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         share=shares.first_of(
-            shares.slowdown("inference.youngLatencyRatio", "inference.latencySlowdown"),
-            shares.slowdown("inference.firstServiceRatio"),
+            shares.slowdown("inference.youngLatencyRatio"),
+            shares.quotient("inference.firstServiceSeconds", "inference.uptimeSeconds"),
             shares.fixed(0.5, "the missing replicas' share of the load is not known"),
         ),
         explains=explains("queueing", "slow-model", QUEUE_WAIT, MODEL_TIME),
@@ -149,9 +148,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.uptimeSeconds",),
             ),
             Why(
-                "its first request took {inference.firstServiceRatio} of what one takes since:"
-                " it loads or compiles the model when somebody already waits",
-                ("inference.firstServiceRatio",),
+                "its first request took {inference.firstServiceSeconds},"
+                " {inference.firstServiceRatio} what one takes since: it loads or compiles the"
+                " model when somebody already waits",
+                ("inference.firstServiceSeconds", "inference.firstServiceRatio"),
                 Predicate("inference.firstServiceRatio", ">=", 5, START),
                 optional=True,
             ),
@@ -211,7 +211,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.arrivalRate", "inference.serviceSeconds", "inference.occupancy"),
             ),
             Why(
-                "the load is {inference.loadRatio} of what is usual",
+                "the load is {inference.loadRatio} what is usual",
                 ("inference.loadRatio",),
                 Predicate("inference.loadRatio", ">=", 1.20, START),
                 optional=True,
@@ -273,6 +273,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Batches are too large for the latency that is wanted",
         workload=WorkloadType.INFERENCE,
         predicates=(
+            Predicate("inference.batching", ">=", 1, FLAG, flag=True),
             Predicate("inference.batchSize", ">=", 2, START),
             Predicate("inference.serviceShare", ">=", 0.50, START),
             any_of(

@@ -18,7 +18,6 @@ DERIVED = frozenset(
         "cpu.contentionShare",
         "cpu.throttledReplicas",
         "inference.batching",
-        "inference.firstServiceSeconds",
         "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
@@ -59,13 +58,7 @@ def with_derived(
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
     )
-    _product(
-        signals,
-        "inference.firstServiceSeconds",
-        "inference.firstServiceRatio",
-        "inference.serviceSeconds",
-    )
-    _contention(signals)
+    _contention(signals, observation)
     _service_share(signals)
     _rest_seconds(signals)
     _batching(signals)
@@ -101,12 +94,19 @@ def _product(signals: dict[str, Signal], name: str, factor: str, of: str) -> Non
         signals[name] = replace(whole, value=ratio * whole.value)
 
 
-def _contention(signals: dict[str, Signal]) -> None:
-    """A thread that its limit stopped is ready to run as well: that part is not the node's."""
+def _contention(signals: dict[str, Signal], observation: Observation) -> None:
+    """A thread that its limit stopped is ready to run as well: that part is not the node's. A
+    server's figure is the sum over its threads; it holds up a request by that over the number of
+    threads that could run at once."""
     waited = signals.get("cpu.runQueueShare")
-    if isinstance(waited, Reading):
-        stopped = value(signals, "cpu.throttledTimeShare") or 0.0
-        signals["cpu.contentionShare"] = replace(waited, value=max(0.0, waited.value - stopped))
+    if not isinstance(waited, Reading):
+        return
+    share = waited.value
+    if observation.type is WorkloadType.INFERENCE:
+        used = value(signals, "cpu.usedCores") or 0.0
+        share /= max(1.0, share + used / max(1, len(observation.replicas)))
+    stopped = value(signals, "cpu.throttledTimeShare") or 0.0
+    signals["cpu.contentionShare"] = replace(waited, value=max(0.0, share - stopped))
 
 
 def _service_share(signals: dict[str, Signal]) -> None:
@@ -128,9 +128,15 @@ def _rest_seconds(signals: dict[str, Signal]) -> None:
 
 
 def _batching(signals: dict[str, Signal]) -> None:
-    """Batching is something that a server declares, or is seen doing."""
+    """Whether requests wait for a batch to fill: something that a server declares, or is seen
+    doing. A server of tokens takes each one in as soon as it can, however many it works on."""
     size, limit = (value(signals, f"inference.batch{name}") for name in ("Size", "Limit"))
-    _flag(signals, "inference.batching", (size or 0.0) >= 1.2 or (limit or 0.0) >= 2)
+    continuous = any(isinstance(signals.get(name), Reading) for name in _OF_TOKENS)
+    batching = ((size or 0.0) >= 1.2 and not continuous) or (limit or 0.0) >= 2
+    _flag(signals, "inference.batching", batching)
+
+
+_OF_TOKENS = ("inference.tokensPerSecond", "inference.firstTokenSeconds", "inference.cacheShare")
 
 
 def _foreign(signals: dict[str, Signal], replicas: Sequence[Signals]) -> None:

@@ -88,6 +88,14 @@ def _standing(
             for age, server in zip(ages, servers, strict=True)
             if age < YOUNG_SECONDS and (ratio := _first_ratio(server)) is not None
         ]
+        firsts = [
+            server.first_service_seconds
+            for age, server in zip(ages, servers, strict=True)
+            if age < YOUNG_SECONDS and server.first_service_seconds is not None
+        ]
+        if firsts:
+            statistic = "maximum over young servers"
+            figures.put("inference.firstServiceSeconds", max(firsts), "s", statistic, 0.0)
         if ratios:
             statistic = "maximum over young servers"
             figures.put("inference.firstServiceRatio", max(ratios), "×", statistic, max(ages))

@@ -30,7 +30,8 @@ def figures(before: Sample, after: Sample) -> Figures:
         found["memory"] = (after.container.memory_bytes, _CERTAIN)
     ranks = {rank.epoch: rank for rank in before.training}
     for rank in after.training:
-        found[f"present {rank.epoch}"] = (1.0, _CERTAIN)
+        # Entering and leaving a checkpoint is news, since no step can tell of it.
+        found[f"present {rank.epoch} {rank.phase}"] = (1.0, _CERTAIN)
         was = ranks.get(rank.epoch)
         if was is None or (steps := rank.steps - was.steps) <= 0:
             continue

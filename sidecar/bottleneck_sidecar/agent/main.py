@@ -13,6 +13,7 @@ import threading
 import time
 
 from bottleneck_sidecar import cgroup, gpu
+from bottleneck_sidecar.agent.record import Recorder
 from bottleneck_sidecar.agent.server import (
     DEFAULT_INTERVAL,
     MAX_INTERVAL,
@@ -36,6 +37,7 @@ COMPLAINT_SECONDS = 30.0
 EXAMPLE = """example:
   bottleneck-agent --socket /tmp/agent.sock --port 9709 &
   curl --no-buffer 'http://localhost:9709/v1/stream?interval=2'
+  bottleneck-agent --record incident.jsonl --interval 1
 
 environment:
   POD_NAME, POD_NAMESPACE, POD_UID   which pod this is (downward API)
@@ -74,10 +76,16 @@ def main(arguments: list[str] | None = None) -> int:
     threading.Thread(target=server.serve_forever, args=(3600.0,), daemon=True).start()
     port = server.server_address[1]
     print(f"bottleneck-agent: socket {options.socket}, port {port}", file=sys.stderr, flush=True)
+    recorder = None
+    if options.record:
+        limit = int(options.record_max_mb * 2**20)
+        recorder = Recorder(options.record, state, server.hub, options.interval, limit)
     try:
         _receive(inbox, woken, stopping, state, server)
     finally:
         _remove(options.socket)
+        if recorder is not None:
+            recorder.close()
     return 0
 
 
@@ -120,6 +128,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default=os.environ.get(GPU_VARIABLE) == "all",
         help="read the visible GPUs; only where they are the workload's own",
     )
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="also write every line to FILE, for `kubectl bottleneck diagnose FILE`",
+    )
+    parser.add_argument(
+        "--record-max-mb",
+        type=_megabytes,
+        default=256.0,
+        metavar="MIB",
+        help="size at which the recording ends (default %(default)g)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -127,6 +147,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not MIN_INTERVAL <= value <= MAX_INTERVAL:
         raise argparse.ArgumentTypeError(f"must be from {MIN_INTERVAL:g} to {MAX_INTERVAL:g}")
+    return value
+
+
+def _megabytes(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 2**20:
+        raise argparse.ArgumentTypeError("must be above 0, for instance 256")
     return value
 
 

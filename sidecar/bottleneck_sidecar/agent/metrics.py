@@ -15,6 +15,24 @@ _TRAINING = (
     ("training_step_seconds_total", "counter", "Time in steps.", "step_seconds"),
     ("training_world_size", "gauge", "Ranks of the job.", "world_size"),
     ("training_last_step_timestamp_seconds", "gauge", "End of the last step.", "last_step_at"),
+    ("training_start_timestamp_seconds", "gauge", "Start of the process.", "started_at"),
+    ("training_run_queue_seconds_total", "counter", "Waited for a CPU.", "run_queue_seconds"),
+    ("training_checkpoint_seconds_total", "counter", "In checkpoints.", "checkpoint_seconds"),
+    ("training_evaluation_seconds_total", "counter", "In evaluation.", "evaluation_seconds"),
+    ("training_loader_seconds_total", "counter", "Lifetime of loader workers.", "loader_seconds"),
+    ("training_loader_cpu_seconds_total", "counter", "Their CPU time.", "loader_cpu_seconds"),
+    (
+        "training_loader_run_queue_seconds_total",
+        "counter",
+        "Their waiting for a CPU.",
+        "loader_run_queue_seconds",
+    ),
+    (
+        "training_low_precision_steps_total",
+        "counter",
+        "Steps with 16-bit work.",
+        "low_precision_steps",
+    ),
     ("training_loss", "gauge", "Loss of the last step that told it.", "loss"),
 )
 _INFERENCE = (
@@ -24,6 +42,17 @@ _INFERENCE = (
     ("inference_queue_seconds_total", "counter", "Time before the model began.", "queue_seconds"),
     ("inference_service_seconds_total", "counter", "The model's own time.", "service_seconds"),
     ("inference_batches_total", "counter", "Batches given to the model.", "batches"),
+    ("inference_start_timestamp_seconds", "gauge", "Start of the process.", "started_at"),
+    ("inference_busy_seconds_total", "counter", "The model at work, by batch.", "busy_seconds"),
+    ("inference_first_service_seconds", "gauge", "First batch's time.", "first_service_seconds"),
+    (
+        "inference_dependency_seconds_total",
+        "counter",
+        "Requests waiting for others.",
+        "dependency_seconds",
+    ),
+    ("inference_retries_total", "counter", "Requests that were repeated attempts.", "retries"),
+    ("inference_run_queue_seconds_total", "counter", "Waited for a CPU.", "run_queue_seconds"),
     ("inference_in_flight", "gauge", "Requests being answered or queued.", "in_flight"),
     ("inference_queued", "gauge", "Requests for which the model has not begun.", "queued"),
     ("inference_concurrency", "gauge", "Requests served at once.", "concurrency"),
@@ -52,6 +81,10 @@ _CONTAINER = (
     ),
     ("container_io_pressure_seconds_total", "counter", "Stalled on I/O.", "io_pressure_seconds"),
     ("container_read_bytes_total", "counter", "Bytes read from storage.", "read_bytes"),
+    ("container_memory_limit_hits_total", "counter", "Met the limit.", "memory_limit_hits"),
+    ("container_major_faults_total", "counter", "Page faults that read.", "major_faults"),
+    ("node_cpus", "gauge", "CPUs of the node.", "node_cpus"),
+    ("node_busy_seconds_total", "counter", "CPU time used by anyone.", "node_busy_seconds"),
 )
 _GPU = (
     ("gpu_utilization_ratio", "gauge", "Share of time in which any kernel ran.", "utilization"),
@@ -91,7 +124,36 @@ def render(state: State, streams: int) -> bytes:
             for phase, seconds in rank.seconds.items()
         ],
     )
+    text.add(
+        "training_phase_cpu_seconds_total",
+        "counter",
+        "CPU time of the training thread in steps, by phase.",
+        [
+            ({**labels, "phase": phase}, seconds)
+            for labels, rank in ranks
+            for phase, seconds in (rank.cpu_seconds or {}).items()
+        ],
+    )
+    text.add(
+        "training_long_phase",
+        "gauge",
+        "Whether the process is in a checkpoint or an evaluation.",
+        [
+            (labels, None if rank.phase is None else int(rank.phase != "step"))
+            for labels, rank in ranks
+        ],
+    )
     text.table(_INFERENCE, servers)
+    text.add(
+        "inference_dependency_call_seconds_total",
+        "counter",
+        "Requests waiting for others, by name.",
+        [
+            ({**labels, "dependency": name}, seconds)
+            for labels, server in servers
+            for name, seconds in (server.dependencies or {}).items()
+        ],
+    )
     text.histogram(
         "inference_latency_seconds",
         "From arrival to last byte.",
@@ -103,6 +165,16 @@ def render(state: State, streams: int) -> bytes:
         "gauge",
         "Time since the process last reported.",
         [(labels, sample.ages.get(part.epoch)) for labels, part in everyone],
+    )
+    text.add(
+        "capability",
+        "gauge",
+        "What the device is good at.",
+        [
+            ({**labels, "name": name}, 1)
+            for labels, part in everyone
+            for name in part.capabilities or []
+        ],
     )
     text.add(
         "knob",

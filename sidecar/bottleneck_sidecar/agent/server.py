@@ -7,20 +7,17 @@ reader waits for itself alone; the number of connections is bounded.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
-from bottleneck_sidecar.agent import figures, metrics
+from bottleneck_sidecar.agent import metrics
+from bottleneck_sidecar.agent.lines import Hub, Lines, Stream
 from bottleneck_sidecar.agent.state import State
-from bottleneck_sidecar.wire import Sample
 
 MAX_CONNECTIONS = 32
 MAX_STREAMS = 8
@@ -31,57 +28,6 @@ TIMEOUT_SECONDS = 10.0
 
 MAX_REQUEST_BYTES = 8 * 1024
 MIN_INTERVAL, MAX_INTERVAL, DEFAULT_INTERVAL = 0.2, 60.0, 10.0
-MOVE_GAP_SECONDS = 1.0
-"""Least time between two lines because a figure moved."""
-
-ACKNOWLEDGE_GAP_SECONDS = 0.05
-"""Least time between two lines because of an acknowledgement."""
-
-
-class Hub:
-    """Wakes the streams that are open. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._streams: set[Stream] = set()
-
-    def __len__(self) -> int:
-        return len(self._streams)
-
-    @contextmanager
-    def stream(self) -> Iterator[Stream | None]:
-        """A place among the streams; None if all are taken."""
-        with self._lock:
-            stream = Stream() if len(self._streams) < MAX_STREAMS else None
-            if stream is not None:
-                self._streams.add(stream)
-        try:
-            yield stream
-        finally:
-            if stream is not None:
-                with self._lock:
-                    self._streams.discard(stream)
-                    os.close(stream.wakeup)
-
-    def reported(self, acknowledged: bool) -> None:
-        """A report has come in; ``acknowledged`` if with a new acknowledgement."""
-        with self._lock:
-            for stream in self._streams:
-                stream.changed = True
-                stream.acknowledged = stream.acknowledged or acknowledged
-                # Within the first second after a line the stream looks for itself when it is over.
-                if acknowledged or time.monotonic() >= stream.sent_at + MOVE_GAP_SECONDS:
-                    os.eventfd_write(stream.wakeup, 1)
-
-
-class Stream:
-    """What a stream has been told since it last looked."""
-
-    def __init__(self) -> None:
-        self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.changed = False
-        self.acknowledged = False
-        self.sent_at = float("-inf")
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -197,41 +143,18 @@ class _Handler(socketserver.BaseRequestHandler):
         poller = select.poll()
         poller.register(connection, select.POLLIN | select.POLLRDHUP)
         poller.register(stream.wakeup, select.POLLIN)
-        last: Sample | None = None
-        window: figures.Figures = {}
-        sequence = 0
+        lines = Lines(state, stream, interval)
         while True:
-            sequence += 1
-            stream.acknowledged = stream.changed = False
-            sample, line = state.line(sequence)
-            stream.sent_at = time.monotonic()
-            self._send(line + b"\n")
-            if last is not None:
-                window = figures.figures(last, sample)
-            last = sample
-            while not self._due(stream, interval):
-                if self._hung_up(poller, stream, interval):
+            self._send(lines.take() + b"\n")
+            while not lines.due():
+                if self._hung_up(poller, lines):
                     return
-                if stream.changed and time.monotonic() >= stream.sent_at + MOVE_GAP_SECONDS:
-                    stream.changed = False
-                    if figures.moved(window, figures.figures(last, state.sample())):
-                        break
 
-    def _due(self, stream: Stream, interval: float) -> bool:
-        since = time.monotonic() - stream.sent_at
-        return since >= interval or (stream.acknowledged and since >= ACKNOWLEDGE_GAP_SECONDS)
-
-    def _hung_up(self, poller: select.poll, stream: Stream, interval: float) -> bool:
+    def _hung_up(self, poller: select.poll, lines: Lines) -> bool:
         """Waits until there is something to look at; True if the reader has gone."""
-        since = time.monotonic() - stream.sent_at
-        until = [interval - since]
-        if stream.acknowledged:
-            until.append(ACKNOWLEDGE_GAP_SECONDS - since)
-        if since < MOVE_GAP_SECONDS:
-            until.append(MOVE_GAP_SECONDS - since)
-        for descriptor, events in poller.poll(max(0.0, min(until)) * 1000 + 1):
-            if descriptor == stream.wakeup:
-                os.eventfd_read(stream.wakeup)
+        for descriptor, events in poller.poll(lines.patience() * 1000 + 1):
+            if descriptor == lines.stream.wakeup:
+                lines.stream.woken()
                 continue
             if events & (select.POLLRDHUP | select.POLLHUP | select.POLLERR):
                 return True

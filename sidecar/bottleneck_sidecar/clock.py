@@ -1,0 +1,90 @@
+"""Splits the time of one thread into slots, without gaps or overlaps.
+
+The time since the last mark belongs to the present slot, so that the slots add up to the time that
+has passed. The same marks split the CPU time of the thread.
+"""
+
+from __future__ import annotations
+
+import time
+
+from bottleneck_sidecar.wire import PHASES
+
+INDEX = {name: index for index, name in enumerate(PHASES)}
+DATA, BACKWARD, OPTIMIZER = INDEX["data"], INDEX["backward"], INDEX["optimizer"]
+COLLECTIVE, OTHER = INDEX["collective"], INDEX["other"]
+
+CHECKPOINT = len(PHASES)
+EVALUATION = CHECKPOINT + 1
+LONG = {CHECKPOINT: "checkpoint", EVALUATION: "evaluation"}
+"""Slots from ``CHECKPOINT`` on belong to no step. Nothing within them counts as part of one: a
+batch that an evaluation waits for is no delay of training."""
+
+
+class Clock:
+    """For the thread that made it only. ``seconds`` and ``cpu_seconds`` have one entry per slot."""
+
+    __slots__ = ("_cpu_mark", "_stack", "cpu_seconds", "held", "mark", "seconds", "slot")
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * (EVALUATION + 1)
+        self.cpu_seconds = [0.0] * (EVALUATION + 1)
+        self.slot = OTHER
+        self.held = 0
+        """How many of the open slots were opened by the user's own contexts."""
+        self._stack: list[int] = []
+        self.mark = -1.0
+        """When the last switch was (``perf_counter``); negative before the first."""
+        self._cpu_mark = 0.0
+
+    def switch(self, slot: int) -> float:
+        """From now on the time belongs to ``slot``. Returns now."""
+        now, cpu = time.perf_counter(), time.thread_time()
+        if self.mark >= 0:
+            self.seconds[self.slot] += now - self.mark
+            self.cpu_seconds[self.slot] += cpu - self._cpu_mark
+        self.mark = now
+        self._cpu_mark = cpu
+        self.slot = slot
+        return now
+
+    def enter(self, slot: int, user: bool = False) -> None:
+        """Opens a slot within the present one."""
+        present = self.slot
+        if user:
+            self.held += 1
+            self._stack.append(~present)
+        else:
+            self._stack.append(present)
+        if slot != present and (present < CHECKPOINT or slot >= CHECKPOINT):
+            self.switch(slot)
+
+    def leave(self) -> None:
+        """Goes back to the slot around the present one."""
+        before = self._stack.pop() if self._stack else OTHER  # empty if the step ended within it
+        if before < 0:
+            self.held = max(0, self.held - 1)
+            before = ~before
+        if before != self.slot:
+            self.switch(before)
+
+    def end_step(self) -> float:
+        """Leaves everything that is open. Returns now."""
+        self._stack.clear()
+        self.held = 0
+        return self.switch(OTHER)
+
+    def since(self, at: float, cpu: float | None, slot: int) -> None:
+        """Gives what has passed since ``at`` (a reading of ``perf_counter``, ``cpu`` one of
+        ``thread_time`` of this thread) to ``slot`` instead of the present one."""
+        present = self.slot
+        if self.mark < 0 or at < self.mark or present >= CHECKPOINT:
+            return
+        self.seconds[present] += at - self.mark
+        self.mark = at
+        if cpu is None:  # seen by another thread, while this one waited: its CPU time was before
+            cpu = time.thread_time()
+        self.cpu_seconds[present] += cpu - self._cpu_mark
+        self._cpu_mark = cpu
+        self.slot = slot
+        self.switch(present)

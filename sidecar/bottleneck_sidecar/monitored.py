@@ -1,0 +1,92 @@
+"""The loader that ``StepMonitor.loader`` gives, and batches on their way to a device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from bottleneck_sidecar.clock import DATA
+from bottleneck_sidecar.loader import PREFETCH, WORKERS, AdjustableLoader, NotAdjustableError
+
+if TYPE_CHECKING:
+    from bottleneck_sidecar.training import StepMonitor
+
+
+class MonitoredLoader:
+    """Iterates like the loader it was given, timed."""
+
+    def __init__(self, monitor: StepMonitor, loader: Any) -> None:
+        self._monitor = monitor
+        watch = monitor._workers.watch if monitor.enabled else None
+        self._inner = AdjustableLoader(loader, watch) if isinstance(loader, DataLoader) else loader
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_inner":  # not there yet: while being copied or unpickled
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        monitor = self._monitor
+        # In a thread of its own (some prefetch so) nothing waits: the training thread does, there.
+        if not monitor.enabled or threading.get_ident() != monitor._thread:
+            return iter(self._inner)
+        return self._timed()
+
+    def _timed(self) -> Iterator[Any]:
+        monitor = self._monitor
+        clock = monitor.clock
+        monitor._begin_waiting()
+        clock.enter(DATA)
+        try:
+            batches = iter(self._inner)
+        finally:
+            clock.leave()
+        while True:
+            monitor._begin_waiting()
+            clock.enter(DATA)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                clock.leave()
+            yield batch
+
+    def knobs(self) -> dict[str, float | str | bool]:
+        """The settings in force."""
+        if not isinstance(self._inner, AdjustableLoader):
+            return {}
+        return {WORKERS: self._inner.workers, PREFETCH: self._inner.prefetch}
+
+    def settable(self) -> list[str]:
+        """The knobs that this loader takes."""
+        inner = self._inner
+        if not isinstance(inner, AdjustableLoader) or inner.obstacle is not None:
+            return []
+        return [WORKERS, PREFETCH]
+
+    def configure(self, settings: dict[str, int]) -> bool:
+        """Applies knobs; False if nothing had to change. Raises ``NotAdjustableError``."""
+        if not isinstance(self._inner, AdjustableLoader):
+            raise NotAdjustableError("the loader is no torch DataLoader")
+        return self._inner.configure(settings.get(WORKERS), settings.get(PREFETCH))
+
+
+def moved(batch: Any, device: Any, non_blocking: bool) -> Any:
+    """``batch`` with every tensor in it on ``device``, however deep."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=non_blocking)
+    if isinstance(batch, dict):
+        return {key: moved(value, device, non_blocking) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(value, device, non_blocking) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(value, device, non_blocking) for value in batch)
+    return batch

@@ -1,0 +1,146 @@
+"""``python -m bottleneck_sidecar.run``: a script that knows nothing of telemetry, with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from .conftest import Inbox  # type: ignore[import-not-found]
+
+SCRIPT = """
+import sys, time
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Slow(TensorDataset):
+    def __getitem__(self, index):
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.002:
+            pass
+        return {"x": super().__getitem__(index)[0], "name": str(index)}
+
+assert __name__ == "__main__"
+model = torch.nn.Linear(4, 1)
+critic = torch.nn.Linear(1, 1)
+optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (model, critic)]
+train = DataLoader(Slow(torch.ones(30, 4)), batch_size=4, num_workers=int(sys.argv[1]))
+held_out = DataLoader(TensorDataset(torch.ones(10, 4)), batch_size=5)
+for epoch in range(2):
+    for batch in train:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            critic(model(batch["x"])).mean().backward()
+            optimizer.step()
+    with torch.no_grad():
+        for (x,) in held_out:
+            model(x)
+            time.sleep(0.02)
+    torch.save(model.state_dict(), sys.argv[2])
+print("arguments", sys.argv[1:], "file", __file__)
+"""
+
+
+def run(
+    directory: Path, *arguments: str, program: str = SCRIPT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    script = directory / "train.py"
+    script.write_text(textwrap.dedent(program))
+    kept = {key: value for key, value in os.environ.items() if "BOTTLENECK" not in key}
+    return subprocess.run(
+        [sys.executable, "-m", "bottleneck_sidecar.run", *(arguments or (str(script),))],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        timeout=300,
+        env={**kept, "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)}
+        | environment,
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_script_as_it_is(inbox: Inbox, tmp_path: Path, workers: int) -> None:
+    arguments = [str(tmp_path / "train.py"), str(workers), str(tmp_path / "model.pt")]
+    done = run(tmp_path, *arguments, BOTTLENECK_SOCKET=inbox.path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"arguments {arguments[1:]} file {arguments[0]}\n"
+    told = inbox.read()
+    last = told[-1]
+    assert (last.steps, last.samples) == (16, 60), "two optimizers, one step; no evaluation in it"
+    assert last.evaluation_seconds is not None
+    assert last.evaluation_seconds >= 4 * 0.02
+    assert last.checkpoint_seconds is not None
+    assert last.checkpoint_seconds > 0
+    assert [report.phase for report in told].count("checkpoint") == 2
+    assert [report.phase for report in told].count("evaluation") >= 2
+    for phase in ("data", "backward", "optimizer", "other"):
+        assert last.seconds[phase] > 0, phase
+    assert (last.knobs, last.settable) == (
+        {"dataLoader.workers": float(workers), "dataLoader.prefetch": 2.0},
+        [],
+    )
+    if workers:
+        assert last.loader_cpu_seconds is not None
+        assert last.loader_cpu_seconds >= 60 * 0.002 * 0.8
+        assert last.loader_seconds is not None
+        assert last.loader_seconds <= workers * (last.step_seconds + last.evaluation_seconds + 1)
+    else:
+        assert last.loader_seconds is None
+        assert last.cpu_seconds is not None
+        assert last.cpu_seconds["data"] >= 60 * 0.002
+
+
+def test_as_a_module_and_with_a_monitor_of_its_own(inbox: Inbox, tmp_path: Path) -> None:
+    program = """
+        from bottleneck_sidecar.training import StepMonitor
+        monitor = StepMonitor(rank=3)
+        for _ in range(7):
+            monitor.step(samples=2)
+    """
+    done = run(tmp_path, "-m", "train", program=program, BOTTLENECK_SOCKET=inbox.path)
+    assert done.returncode == 0, done.stderr
+    told = inbox.read()
+    assert (told[-1].rank, told[-1].steps, told[-1].samples) == (3, 7, 14)
+    assert {report.rank for report in told} == {3}, "the other one has never said anything"
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "error"),
+    [
+        ("import sys; sys.exit(3)", 3, ""),
+        ("raise KeyError('mine')", 1, "KeyError: 'mine'"),
+        ("import torch; print(torch.save.__name__)", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("listening", [True, False])
+def test_the_end_is_the_scripts_own(
+    inbox: Inbox, tmp_path: Path, program: str, status: int, error: str, listening: bool
+) -> None:
+    environment = {"BOTTLENECK_SOCKET": inbox.path} if listening else {}
+    done = run(tmp_path, program=program, **environment)
+    assert done.returncode == status, done.stderr
+    assert error in done.stderr
+
+
+def test_without_torch_the_script_runs_all_the_same(inbox: Inbox, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch here')")
+    done = run(tmp_path, program="print('ran')", BOTTLENECK_SOCKET=inbox.path)
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "running without telemetry: there is no torch here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--help",), 0, "for instance: python -m bottleneck_sidecar.run train.py"),
+        (("-m",), 2, "usage"),
+        (("nothing.py",), 2, "there is no script nothing.py"),
+    ],
+)
+def test_usage(tmp_path: Path, arguments: tuple[str, ...], status: int, text: str) -> None:
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, text in done.stderr) == (status, True), done.stderr
