@@ -1,16 +1,15 @@
-"""The catalogue, part two: causes of model servers."""
+"""The catalogue: causes of model servers."""
 
 from __future__ import annotations
 
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import DEPENDENCY_WAIT, FAILURES, MODEL_TIME, QUEUE_WAIT
+from .groups import DEGRADED, FLAG
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
 from .predicates import START, Predicate, all_of, any_of, either
 
 TARGET = "the policy's target"
-DEGRADED = "≥20% slower than its own baseline at the same load counts as degraded"
-FLAG = "yes or no"
 
 _SLOW = (
     Predicate("inference.latency", ">", "objective.latency", TARGET),
@@ -274,6 +273,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Batches are too large for the latency that is wanted",
         workload=WorkloadType.INFERENCE,
         predicates=(
+            Predicate("inference.batching", ">=", 1, FLAG, flag=True),
             Predicate("inference.batchSize", ">=", 2, START),
             Predicate("inference.serviceShare", ">=", 0.50, START),
             any_of(

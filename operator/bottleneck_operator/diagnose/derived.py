@@ -128,9 +128,15 @@ def _rest_seconds(signals: dict[str, Signal]) -> None:
 
 
 def _batching(signals: dict[str, Signal]) -> None:
-    """Batching is something that a server declares, or is seen doing."""
+    """Whether requests wait for a batch to fill: something that a server declares, or is seen
+    doing. A server of tokens takes each one in as soon as it can, however many it works on."""
     size, limit = (value(signals, f"inference.batch{name}") for name in ("Size", "Limit"))
-    _flag(signals, "inference.batching", (size or 0.0) >= 1.2 or (limit or 0.0) >= 2)
+    continuous = any(isinstance(signals.get(name), Reading) for name in _OF_TOKENS)
+    batching = ((size or 0.0) >= 1.2 and not continuous) or (limit or 0.0) >= 2
+    _flag(signals, "inference.batching", batching)
+
+
+_OF_TOKENS = ("inference.tokensPerSecond", "inference.firstTokenSeconds", "inference.cacheShare")
 
 
 def _foreign(signals: dict[str, Signal], replicas: Sequence[Signals]) -> None:
