@@ -200,6 +200,13 @@ def test_a_hang_breaches_every_objective_of_training() -> None:
     assert "no step has ended for 40.0 s" in diagnosis.whys[0].lower()
 
 
+def test_where_nothing_runs_it_does_not_matter_where_the_time_went_before() -> None:
+    hung = {"training.sinceStepSeconds": 80.0, "training.dataShare": 0.9}
+    diagnosis = find(TRAINING, hung)
+    assert diagnosis.whys[0].startswith("No step has ended for 80.0 s")
+    assert not any("waits for input" in line for line in diagnosis.whys)
+
+
 @pytest.mark.parametrize("id", ["unschedulable", "oom-loop"])
 def test_a_workload_that_cannot_run_breaches_any_policy(id: str) -> None:
     kind, changes, _ = next(case for case in CASES_BY_CAUSE[id] if case[0] is SERVING)

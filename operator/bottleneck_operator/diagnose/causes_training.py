@@ -9,8 +9,6 @@ from __future__ import annotations
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import (
-    COMPUTE,
-    INPUT_WAIT,
     KINETO,
     RANKS_WAIT,
 )
@@ -56,8 +54,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.fixed(1.0, "nothing gets done"),
         explains=explains(
             "straggler-rank", "communication-bound", "checkpoint-stalls", *DATA, *COMPUTING
-        )
-        + explains(INPUT_WAIT, RANKS_WAIT, COMPUTE),
+        ),
         breaks=True,
         whys=(
             Why(
