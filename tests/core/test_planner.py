@@ -228,7 +228,7 @@ def test_a_refusal_for_lack_of_data_names_the_objective() -> None:
 def test_whatever_was_diagnosed_nothing_is_done_while_a_replica_is_silent(
     expected: int, streaming: int
 ) -> None:
-    """Figures such as these cannot come from silent replicas; should they ever, they do not count."""
+    """Such figures cannot come from silent replicas; should they ever, they do not count."""
     seen = replace(trainer(), expected=expected, streaming=streaming)
     answer = refusal(plan(seen, spec()))
     assert answer.reason == Reason.NO_REMEDY

@@ -43,6 +43,8 @@ def test_what_a_cause_explains_stands_right_behind_it() -> None:
     diagnosis = find(kind, more)
     assert ids(diagnosis) == ["cpu-throttled", "cpu-heavy-preprocessing", "checkpoint-stalls"]
     assert diagnosis.runner_up == ""
+    explained = [cause.explained_by for cause in diagnosis.causes]
+    assert explained == ["", "cpu-throttled", "cpu-throttled"]
 
 
 def test_two_causes_that_have_nothing_to_do_with_each_other_are_ranked_by_what_they_cost() -> None:
@@ -328,7 +330,8 @@ def test_the_document_has_every_key_and_says_null_for_what_is_not_known() -> Non
     causes = [cause for stage in healthy["faultTree"]["stages"] for cause in stage["causes"]]
     assert any(each["holds"] is None for cause in causes for each in cause["conditions"])
     (cause,) = diagnosis_document(find(TRAINING, {"training.checkpointShare": 0.3}))["causes"]
-    assert list(cause) == ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    described = ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    assert list(cause) == [*described, "explainedBy"]
     assert set(cause["evidence"][0]) >= {
         "signal",
         "window",

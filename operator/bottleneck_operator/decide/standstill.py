@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..api.policy import Objectives
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.engine import diagnose
-from ..diagnose.objectives import evaluate
+from ..diagnose.objectives import evaluate, unknown
 from ..observe.observation import Observation, Signal
 
 TOLERATED = frozenset({"unschedulable", "oom-loop"})
@@ -33,6 +33,6 @@ def judge_workload(
     diagnosis = diagnose(observation, objectives, facts, texts)
     if diagnosis.causes and diagnosis.causes[0].id in TOLERATED:
         measured = evaluate(objectives, observation)
-        if all(state.met for state in measured):
+        if not unknown(measured) and all(state.met is not False for state in measured):
             return Diagnosis(observation.time, True, measured)
     return diagnosis
