@@ -51,6 +51,7 @@ HEALTHY_TRAINING = CONTAINER | {
     "training.stragglerRatio": 1.05,
     "training.stragglerRank": 1.0,
     "training.cpuShare": 0.9,
+    "training.ranks": 1.0,
     "training.sinceStepSeconds": 0.2,
     "training.usualStepSeconds": 0.3,
     "training.longPhase": 0.0,
@@ -182,9 +183,14 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             {"training.sinceStepSeconds": 40.0, "cpu.usedCores": 0.01},
             {"training.longPhase": 1.0},
         ),
+        (TRAINING, {"training.sinceStepSeconds": 70.0}, {"training.sinceStepSeconds": 50.0}),
         (
             TRAINING,
-            {"training.sinceStepSeconds": 10.0, "training.usualStepSeconds": 0.5},
+            {
+                "training.sinceStepSeconds": 10.0,
+                "training.usualStepSeconds": 0.5,
+                "cpu.usedCores": 0.1,
+            },
             {"training.sinceStepSeconds": 9.9},
         ),
     ],
@@ -301,6 +307,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             MEMORY | {"memory.pressureShare": None, "memory.majorFaultsPerSecond": None},
             {"memory.limitHitsPerSecond": 0.0},
         ),
+        (TRAINING, MEMORY, {"memory.pressureShare": 0.005}),
     ],
     "node-oversubscribed": [
         (TRAINING, OVERSUBSCRIBED, {"node.othersShare": 0.2}),

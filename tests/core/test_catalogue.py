@@ -97,6 +97,17 @@ BY_ID = {entry.id: entry for entry in CATALOGUE}
         ),
         (SERVING, {"inference.serviceSlowdown": 1.3, "inference.loadRatio": 2.0}),
         (SERVING, {"inference.errorRate": 0.04}),
+        (SERVING, {"inference.errorRate": 0.1, "inference.arrivalRate": 2.0}),
+        (TRAINING, {"training.sinceStepSeconds": 40.0, "cpu.usedCores": 1.0}),
+        (TRAINING, {"memory.usedShare": 0.97, "memory.limitHitsPerSecond": 500.0}),
+        (
+            SERVING,
+            {
+                "inference.uptimeSeconds": 20.0,
+                "inference.firstServiceRatio": 30.0,
+                "inference.firstServiceSeconds": 1.0,
+            },
+        ),
         (SERVING, {"change.precedes": 1.0, "change.ageSeconds": 60.0}),
         (SERVING, {"pods.unschedulable": 1.0, "pods.unschedulableSeconds": 5.0}),
         (SERVING, {"pods.notReady": 1.0, "inference.uptimeSeconds": 10.0}),

@@ -43,6 +43,8 @@ def test_what_a_cause_explains_stands_right_behind_it() -> None:
     diagnosis = find(kind, more)
     assert ids(diagnosis) == ["cpu-throttled", "cpu-heavy-preprocessing", "checkpoint-stalls"]
     assert diagnosis.runner_up == ""
+    explained = [cause.explained_by for cause in diagnosis.causes]
+    assert explained == ["", "cpu-throttled", "cpu-throttled"]
 
 
 def test_two_causes_that_have_nothing_to_do_with_each_other_are_ranked_by_what_they_cost() -> None:
@@ -64,7 +66,7 @@ def test_a_close_runner_up_makes_the_first_less_sure() -> None:
 
 
 def test_what_was_not_measured_makes_a_cause_less_sure() -> None:
-    case = {"training.sinceStepSeconds": 40.0}
+    case = {"training.sinceStepSeconds": 80.0}
     assert find(TRAINING, case).causes[0].confidence > (
         find(TRAINING, case | {"training.longPhase": None}).causes[0].confidence
     )
@@ -183,7 +185,11 @@ def test_a_hang_breaches_every_objective_of_training() -> None:
     goals = Objectives.model_validate(
         {"goodput": {"min": "10"}, "dataWait": {"max": "20%"}, "stepTime": {"maxRegression": "20%"}}
     )
-    hung = {"training.sinceStepSeconds": 40.0, "training.samplesPerSecond": None}
+    hung = {
+        "training.sinceStepSeconds": 40.0,
+        "training.samplesPerSecond": None,
+        "cpu.usedCores": 0.01,
+    }
     diagnosis = find(TRAINING, hung, goals)
     assert [(s.name, s.current, s.met) for s in diagnosis.objectives] == [
         ("Goodput", "0 samples/s", False),
@@ -194,6 +200,13 @@ def test_a_hang_breaches_every_objective_of_training() -> None:
     assert diagnosis.symptom is not None
     assert diagnosis.symptom.objective == "Goodput"
     assert "no step has ended for 40.0 s" in diagnosis.whys[0].lower()
+
+
+def test_where_nothing_runs_it_does_not_matter_where_the_time_went_before() -> None:
+    hung = {"training.sinceStepSeconds": 80.0, "training.dataShare": 0.9}
+    diagnosis = find(TRAINING, hung)
+    assert diagnosis.whys[0].startswith("No step has ended for 80.0 s")
+    assert not any("waits for input" in line for line in diagnosis.whys)
 
 
 @pytest.mark.parametrize("id", ["unschedulable", "oom-loop"])

@@ -90,6 +90,12 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("memory.limitHitsPerSecond", ">=", 1, START),
             ),
         ),
+        vetoes=(
+            Veto(
+                Predicate("memory.pressureShare", "<", 0.01, START),
+                "what fills it can be dropped at once, so nothing waits",
+            ),
+        ),
         share=shares.first_of(
             shares.signal("memory.pressureShare", "io.pressureShare"),
             shares.fixed(0.2, "how long it waits is not measured"),

@@ -36,6 +36,12 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 f"{TARGET}; 5% where it sets none ({START})",
             ),
         ),
+        vetoes=(
+            Veto(
+                Predicate("inference.failures", "<", 3, START),
+                "one or two failures are no burst",
+            ),
+        ),
         share=shares.signal("inference.errorRate"),
         explains=(*explains(FAILURES), *explains("queueing", QUEUE_WAIT, when=_FEEDING)),
         whys=(
@@ -128,6 +134,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
                     Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
+                    either(
+                        Predicate("inference.queueShare", ">=", 0.50, START),
+                        Predicate("inference.firstServiceSeconds", ">=", 2.0, START),
+                    ),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -235,7 +245,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("inference.queueShare", ">=", 0.50, START),
             Predicate("inference.occupancy", "<", 0.70, START),
             Predicate("inference.batching", ">=", 1, FLAG, flag=True),
-            Predicate("inference.queueSeconds", ">=", 0.020, START),
+            Predicate("inference.queueSeconds", ">=", 0.030, START),
         ),
         vetoes=(
             Veto(

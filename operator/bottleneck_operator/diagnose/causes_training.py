@@ -9,8 +9,6 @@ from __future__ import annotations
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import (
-    COMPUTE,
-    INPUT_WAIT,
     KINETO,
     RANKS_WAIT,
 )
@@ -20,7 +18,7 @@ from .groups import (
     FLAG,
 )
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
-from .predicates import START, Predicate, all_of
+from .predicates import START, Predicate, all_of, either
 
 NVRX = "NVIDIA Resiliency Extension: a relative score under 0.75 is a straggler; DLRover: 2×"
 
@@ -37,6 +35,15 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate(
                 "training.sinceStepSeconds", ">=", "training.usualStepSeconds", START, factor=20.0
             ),
+            either(
+                Predicate("training.coresPerRank", "<", 0.5, f"{START}: it does nothing"),
+                Predicate(
+                    "training.sinceStepSeconds",
+                    ">=",
+                    60.0,
+                    f"{START}: what computes may be an evaluation that it does not tell of",
+                ),
+            ),
         ),
         vetoes=(
             Veto(
@@ -47,8 +54,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.fixed(1.0, "nothing gets done"),
         explains=explains(
             "straggler-rank", "communication-bound", "checkpoint-stalls", *DATA, *COMPUTING
-        )
-        + explains(INPUT_WAIT, RANKS_WAIT, COMPUTE),
+        ),
         breaks=True,
         whys=(
             Why(
@@ -65,13 +71,13 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Why(
                 "it waits for something: it used only {cpu.usedCores} meanwhile",
                 ("cpu.usedCores",),
-                Predicate("cpu.busyShare", "<", 0.05, START),
+                Predicate("training.coresPerRank", "<", 0.5, START),
                 optional=True,
             ),
             Why(
                 "it is busy all the same, with {cpu.usedCores}: it waits actively, or it loops",
                 ("cpu.usedCores",),
-                Predicate("cpu.usedCores", ">=", 0.5, START),
+                Predicate("training.coresPerRank", ">=", 0.5, START),
                 optional=True,
             ),
         ),
