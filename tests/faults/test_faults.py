@@ -51,6 +51,46 @@ def test_the_truth_is_named_first(name: str) -> None:
     assert left_behind() == []
 
 
+OWN = """
+truth: healthy
+seconds: 12
+workload:
+  type: training
+  command: ["{{python}}", "train.py", "{word}"]
+"""
+PROGRAM = """
+import sys
+import torch
+from bottleneck_sidecar.training import StepMonitor
+if sys.argv[1] == "fail":
+    sys.exit("this is what the log says")
+torch.set_num_threads(1)
+monitor = StepMonitor()
+network = torch.nn.Linear(512, 512)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+for batch in monitor.loader([torch.rand(256, 512)] * 1_000_000):
+    optimizer.zero_grad()
+    loss = network(batch).square().mean()
+    loss.backward()
+    optimizer.step()
+    monitor.step(samples=len(batch), loss=loss)
+"""
+
+
+@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "available")
+def test_a_folder_and_a_program_of_ones_own(tmp_path: Path) -> None:
+    tmp_path.joinpath("train.py").write_text(PROGRAM)
+    tmp_path.joinpath("works.yaml").write_text(OWN.format(word="{seed}"))
+    tmp_path.joinpath("fails.yaml").write_text(OWN.format(word="fail"))
+    fails, works = bench(plan(tmp_path, [0]), OUT, rediagnose=False, say=lambda _: None)
+    assert "status 1" in fails.failure
+    assert "this is what the log says" in fails.failure
+    assert not works.failure, works.failure
+    recording = OUT / "recordings" / "works_s0.jsonl"
+    assert '"steps"' in recording.read_text().splitlines()[-1]
+    assert left_behind() == []
+
+
 def left_behind() -> list[str]:
     """Cgroups and namespaces that this process made and that are still there."""
     own = str(os.getpid())

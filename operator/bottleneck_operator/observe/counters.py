@@ -36,9 +36,6 @@ _INFERENCE_MORE = (
     "retries",
     "run_queue_seconds",
 )
-_FROM_ZERO = frozenset(_INFERENCE_MORE) - {"run_queue_seconds"}
-"""What a server keeps from its first measured request on. Before it has answered any it does not
-say so yet, and the sum is zero."""
 _Getter = Callable[[Any], tuple[Any, ...]]
 _GET: dict[type, tuple[tuple[str, ...], int, _Getter]] = {
     kind: (main + more, len(main), attrgetter(*main, *more))
@@ -109,9 +106,11 @@ def _delta(pod: int, start: float, oldest: Process, end: float, newest: Process)
         return None
     names, main, get = _GET[type(newest)]
     growth: dict[str, float] = {}
+    # A server that has answered nothing yet cannot say what it measures; all of it was zero.
+    unused = isinstance(oldest, InferenceServer) and oldest.requests == 0
     pairs = zip(names, get(newest), get(oldest), strict=True)
     for index, (name, after, before) in enumerate(pairs):
-        if before is None and name in _FROM_ZERO and not getattr(oldest, "requests", 1):
+        if before is None and unused and name != "run_queue_seconds":
             before = 0
         if after is None or before is None:
             continue
@@ -132,7 +131,7 @@ def _delta(pod: int, start: float, oldest: Process, end: float, newest: Process)
     if min(buckets) < 0:
         return None
     # A dependency that was never called before has no entry yet: it began at zero.
-    since = newest.dependencies if oldest.dependencies is not None or not oldest.requests else None
+    since = None if oldest.dependencies is None and not unused else newest.dependencies
     called = None if since is None else dict.fromkeys(since, 0.0) | (oldest.dependencies or {})
     return Delta(end - start, growth, (pod, newest.worker), _grown(since, called), None, buckets)
 
