@@ -95,8 +95,17 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
             Predicate("training.collectiveShare", ">=", 0.10, KINETO),
         ),
-        share=shares.scaled(
-            shares.slowdown("training.stragglerRatio"), "training.collectiveFloorShare"
+        share=shares.first_of(
+            shares.signal("training.stragglerShare"),
+            shares.scaled(
+                shares.slowdown("training.stragglerRatio"), "training.collectiveFloorShare"
+            ),
+        ),
+        vetoes=(
+            Veto(
+                Predicate("training.stragglerShare", "<", 0.10, f"{START}; Kineto's 10%"),
+                "what it is slower by is a small part of the step",
+            ),
         ),
         explains=(
             *explains(RANKS_WAIT),
