@@ -99,13 +99,11 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)
 
 
-@pytest.fixture(scope="module")
-def crds(cluster: Cluster) -> Iterator[None]:
-    """The CRDs, taken away in the end: Helm installs its own in other tests."""
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> None:
+    """The CRDs. They stay until the cluster goes: taking them away between suites would have to
+    wait for whatever a test left behind, and a policy whose operator was killed keeps its
+    finalizer until the next operator sees it."""
     folder = str(ROOT / "crds")
-    cluster.kubectl("apply", "--server-side", "-f", folder)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", folder)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
-    yield
-    # Policies whose operator was killed keep its finalizer; the operator's own command frees them.
-    cluster.run(str(Path(sys.executable).parent / "bottleneck-operator"), "--release")
-    cluster.kubectl("delete", "-f", folder, "--timeout=60s")

@@ -164,7 +164,9 @@ class Demo:
             "operator.replicas": str(self.args.operator_replicas),
         }
         pairs = [f"--set={key}={value}" for key, value in settings.items()]
+        # A cluster that runs already may have the CRDs from kubectl or from another release.
         self._helm(access, "upgrade", "--install", RELEASE, str(CHART), "--create-namespace",
+                   "--take-ownership", "--force-conflicts",
                    "--wait", "--timeout=180s", *pairs)  # fmt: skip
 
     def _uninstall(self, access: Access) -> None:

@@ -32,7 +32,10 @@ class Cluster(Protocol):
 def install(cluster: Cluster, *more: str, chart: str = CHART) -> None:
     """Installs or upgrades the release with this tree's images, and waits until it is ready."""
     values = ("--set", "image.tag=dev,sidecar.image.tag=dev", "--namespace", SYSTEM)
-    cluster.helm("upgrade", "--install", RELEASE, chart, *values, "--wait", "--timeout=180s", *more)
+    # Other tests have applied the CRDs with kubectl.
+    owner = ("--take-ownership", "--force-conflicts")
+    wait = ("--wait", "--timeout=180s")
+    cluster.helm("upgrade", "--install", RELEASE, chart, *values, *owner, *wait, *more)
 
 
 def get(cluster: Cluster, *arguments: str) -> Object:
@@ -46,15 +49,12 @@ def release(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("create", "namespace", SYSTEM)
     cluster.kubectl("label", "namespace", SYSTEM, RESTRICTED)
     try:
-        # Other tests may have applied the CRDs with kubectl.
-        install(cluster, "--take-ownership", "--force-conflicts")
+        install(cluster)
         yield
     finally:
         gone = ("--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout=180s")
         cluster.helm("uninstall", RELEASE, *gone, check=False)
         cluster.kubectl("delete", "namespace", SYSTEM, "--wait=false")
-        # Helm leaves the CRDs, for the policies' sake; the next release has another name.
-        cluster.kubectl("delete", "-f", str(ROOT / "crds"), "--ignore-not-found", "--timeout=60s")
 
 
 # --- values and templates ------------------------------------------------------------------------

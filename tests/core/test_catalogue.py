@@ -316,7 +316,11 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
     ],
     "communication-bound": [
         (TRAINING, {"training.collectiveShare": 0.5}, {"training.collectiveShare": 0.29}),
-        (TRAINING, {"training.collectiveShare": 0.5}, {"training.stragglerRatio": 1.6}),
+        (
+            TRAINING,
+            {"training.collectiveShare": 0.5, "training.collectiveFloorShare": 0.45},
+            {"training.collectiveFloorShare": 0.25, "training.stragglerRatio": 1.6},
+        ),
         (TRAINING, {"training.collectiveShare": 0.5}, {"training.collectiveFloorShare": 0.1}),
     ],
     "host-bound": [
@@ -383,7 +387,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
     ],
     "node-oversubscribed": [
         (TRAINING, OVERSUBSCRIBED, {"node.othersShare": 0.2}),
-        (SERVING, WAITING | OVERSUBSCRIBED, {"cpu.runQueueShare": 0.1}),
+        (SERVING, WAITING | OVERSUBSCRIBED | {"cpu.usedCores": 0.5}, {"cpu.runQueueShare": 0.1}),
         (
             TRAINING,
             OVERSUBSCRIBED | {"cpu.runQueueShare": None, "cpu.pressureShare": 0.7},
@@ -644,6 +648,14 @@ def test_a_loader_without_workers_that_waits_for_storage_is_not_the_root() -> No
     assert "blocked" in diagnosis.whys[2]
 
 
+def test_a_straggler_costs_what_it_adds_to_the_step() -> None:
+    slow = {"training.stragglerRatio": 1.5, "training.collectiveShare": 0.7}
+    exchange = find(TRAINING, slow | {"training.collectiveFloorShare": 0.6})
+    assert ids(exchange) == ["communication-bound", "straggler-rank"]
+    assert [round(cause.share, 2) for cause in exchange.causes] == [0.6, 0.13]
+    assert ids(find(TRAINING, slow | {"training.collectiveFloorShare": 0.05})) == ["straggler-rank"]
+
+
 @pytest.mark.parametrize(
     ("throttled", "first", "second"),
     [
@@ -667,13 +679,15 @@ def test_a_small_shortage_does_not_explain_a_big_wait() -> None:
     starved = DATA | {"dataLoader.workers": 0.0, "loader.blockedShare": 0.0}
     little = starved | OVERSUBSCRIBED | {"cpu.runQueueShare": 0.16}
     assert ids(find(TRAINING, little))[0] == "loader-without-workers"
-    much = starved | OVERSUBSCRIBED
+    computing = starved | OVERSUBSCRIBED | {"loader.runQueueShare": 0.3}
+    assert ids(find(TRAINING, computing))[0] == "loader-without-workers"
+    much = starved | OVERSUBSCRIBED | {"loader.runQueueShare": 0.6}
     assert ids(find(TRAINING, much))[0] == "node-oversubscribed"
 
 
 @pytest.mark.parametrize(
     ("cpus", "used", "causes"),
-    [(2.0, 0.95, []), (4.0, 0.95, ["node-oversubscribed"]), (2.0, 1.2, ["node-oversubscribed"])],
+    [(2.0, 0.95, []), (4.0, 1.2, ["node-oversubscribed"]), (2.0, 1.2, ["node-oversubscribed"])],
     ids=["two ranks on one node", "and others beside them", "more than one node gives"],
 )
 def test_replicas_on_one_node_are_not_strangers(
@@ -683,6 +697,21 @@ def test_replicas_on_one_node_are_not_strangers(
     node = {"node.othersCores": others, "node.othersShare": others / cpus, "cpu.usedCores": used}
     full = node | {"cpu.runQueueShare": 0.4, "node.busyShare": 1.0}
     assert ids(find(TRAINING, full, replicas=(node, node))) == causes
+
+
+def test_many_threads_that_wait_a_little_are_not_one_that_waits_long() -> None:
+    full = OVERSUBSCRIBED | {"cpu.runQueueShare": 0.5, "cpu.pressureShare": 0.5}
+    assert ids(find(SERVING, full | {"cpu.usedCores": 6.0})) == []
+    assert ids(find(SERVING, full | {"cpu.usedCores": 0.5})) == ["node-oversubscribed"]
+
+
+def test_a_little_contention_does_not_explain_a_server_that_is_far_too_busy() -> None:
+    short, long = (
+        find(SERVING, WAITING | OVERSUBSCRIBED | {"cpu.runQueueShare": share, "cpu.usedCores": 0.5})
+        for share in (0.2, 0.5)
+    )
+    assert ids(short)[0] == "queueing"
+    assert ids(long)[0] == "node-oversubscribed"
 
 
 def test_a_run_queue_behind_a_limit_is_not_the_node_s() -> None:
@@ -850,7 +879,8 @@ def test_the_document_has_every_key_and_says_null_for_what_is_not_known() -> Non
     causes = [cause for stage in healthy["faultTree"]["stages"] for cause in stage["causes"]]
     assert any(each["holds"] is None for cause in causes for each in cause["conditions"])
     (cause,) = diagnosis_document(find(TRAINING, {"training.checkpointShare": 0.3}))["causes"]
-    assert list(cause) == ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    described = ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    assert list(cause) == [*described, "explainedBy"]
     assert set(cause["evidence"][0]) >= {
         "signal",
         "window",

@@ -616,4 +616,7 @@ def test_whether_an_autoscaler_scales_it_is_known_only_when_it_was_asked() -> No
 def test_a_revision_of_somebody_else_or_without_a_time_is_left_out() -> None:
     odd: list[Any] = [{}, {"metadata": {"creationTimestamp": at(0)}}, replica_set(1, 0, owner="x")]
     assert revisions_of(odd, "uid-deployment") == ()
+    endless = replica_set(1, 0)
+    endless["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "9" * 5000
+    assert [each.number for each in revisions_of([endless], "uid-deployment")] == [0]
     assert Revision("1", 1, NOW).template == {}

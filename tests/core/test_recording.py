@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,14 @@ def test_a_steady_recording_is_judged_by_its_last_minute() -> None:
     assert list(found.histories) == ["pod-0"]
 
 
-@pytest.mark.parametrize("seconds", [12, 20, 45])
-def test_a_short_recording_is_judged_by_what_lies_behind_its_warm_up(seconds: int) -> None:
+@pytest.mark.parametrize(("seconds", "judged"), [(7, 7), (10, 10), (12, 10), (20, 15), (45, 40)])
+def test_a_short_recording_is_judged_by_what_lies_behind_its_warm_up(
+    seconds: int, judged: int
+) -> None:
     found = replayed(lines(lambda t: [training_rank(t)], seconds))
     steps = found.observation.signal("training.stepSeconds")
     assert isinstance(steps, Reading)
-    assert seconds - 7 <= steps.window <= seconds - 4
+    assert judged - 1.5 <= steps.window <= judged + 1
     assert "nothing was learnt" in str(found.observation.signal("training.stepSlowdown"))
 
 
@@ -366,3 +369,14 @@ def test_the_example_in_the_docs_is_a_recording() -> None:
     assert found.observation.type is WorkloadType.TRAINING
     assert figure(found.facts["pods.unschedulableSeconds"]) == 42
     assert "Insufficient" in found.texts["pods.unschedulable"]
+
+
+# Of the first 500 seeds one looks like a change: 2, which is a third slower for its last 35 seconds.
+@pytest.mark.parametrize("seed", range(3, 9))
+def test_noise_alone_is_no_change(seed: int) -> None:
+    noise = random.Random(seed)
+    spent = [0.0]
+    for _ in range(120):
+        spent.append(spent[-1] + 20 * 0.1 * max(0.1, noise.gauss(1.0, 0.3)))
+    found = replayed(lines(lambda t: [model_server(t, latency_seconds=spent[int(t)])], 120))
+    assert found.onset is None

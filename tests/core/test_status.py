@@ -130,6 +130,7 @@ def test_a_cause_is_told_with_the_words_of_those_who_know(
     found = condition(status_of(policy(), view, moment()), Condition.BOTTLENECKED)
     assert (found.status, found.reason) == ("True", reason)
     assert found.message.startswith(start)
+    assert ".." not in found.message
     assert found.message.endswith(NO_NODE["pods.unschedulable"])
     assert "Pending)" not in found.message
 

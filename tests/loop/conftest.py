@@ -70,10 +70,16 @@ class Operator:
         until("the operator serves /healthz", listening)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends the process and waits for its end."""
+        """Ends the process and waits for its end; one that does not end when it is asked to fails
+        the test, and is not left running among the tests that follow."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(60)
+                pytest.fail(f"the operator did not end on signal {number}")
 
 
 @dataclass

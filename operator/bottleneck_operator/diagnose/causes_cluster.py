@@ -30,7 +30,8 @@ _COMPUTING = (
     "memory-bandwidth-bound",
     "compute-bound",
 )
-_SERVING = ("queueing", "batching-delay", "batch-too-large", "slow-model")
+_MODEL = ("batching-delay", "batch-too-large", "slow-model")
+_SERVING = ("queueing", *_MODEL)
 _EFFECTS = (INPUT_WAIT, COMPUTE, RANKS_WAIT, QUEUE_WAIT, MODEL_TIME, DEPENDENCY_WAIT)
 
 HALF = 0.5
@@ -272,12 +273,19 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("cpu.pressureShare", ">=", 0.60, START),
             ),
             Predicate("node.busyShare", ">=", 0.90, START),
-            Predicate("node.foreignShare", ">=", 0.25, START),
+            Predicate("node.foreignShare", ">=", 0.33, START),
         ),
         share=shares.signal("cpu.contentionShare", "cpu.pressureShare"),
         explains=(
-            *explains(*_DATA, *_WAITING, proportion=HALF),
-            *explains(*_COMPUTING, *_SERVING, "cold-start", *_EFFECTS),
+            *explains(
+                "loader-without-workers",
+                "cpu-heavy-preprocessing",
+                when=Predicate("loader.runQueueShare", ">=", 0.50, START),
+                proportion=HALF,
+            ),
+            *explains(*_WAITING, proportion=HALF),
+            *explains(*_COMPUTING, *_MODEL, "cold-start", *_EFFECTS),
+            Explains("queueing", Predicate("cpu.contentionShare", ">=", 0.30, START)),
             Explains("straggler-rank", _SEVERAL_CONTENDED),
         ),
         whys=(
@@ -421,14 +429,14 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         generic=True,
         whys=(
             Why(
-                "a step takes {training.stepSlowdown} of what it usually does with this batch and"
+                "a step takes {training.stepSlowdown} what it usually does with this batch and"
                 " these ranks",
                 ("training.stepSlowdown",),
                 Predicate("training.stepSlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
             ),
             Why(
-                "the model takes {inference.serviceSlowdown} of what it usually does at this load",
+                "the model takes {inference.serviceSlowdown} what it usually does at this load",
                 ("inference.serviceSlowdown",),
                 Predicate("inference.serviceSlowdown", ">=", 1.20, DEGRADED),
                 optional=True,

@@ -41,7 +41,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         explains=(*explains(FAILURES), *explains("queueing", QUEUE_WAIT, when=_FEEDING)),
         whys=(
             Why(
-                "{inference.retryShare} of what arrives are retries, which feed the queue",
+                "{inference.retryShare} what arrives are retries, which feed the queue",
                 ("inference.retryShare",),
                 _FEEDING,
                 optional=True,
@@ -101,7 +101,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "that service takes {inference.dependencySlowdown} of what it usually takes",
+                "that service takes {inference.dependencySlowdown} what it usually takes",
                 ("inference.dependencySlowdown",),
                 Predicate("inference.dependencySlowdown", ">=", 1.20, DEGRADED),
                 optional=True,
@@ -212,7 +212,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.arrivalRate", "inference.serviceSeconds", "inference.occupancy"),
             ),
             Why(
-                "the load is {inference.loadRatio} of what is usual",
+                "the load is {inference.loadRatio} what is usual",
                 ("inference.loadRatio",),
                 Predicate("inference.loadRatio", ">=", 1.20, START),
                 optional=True,

@@ -99,9 +99,12 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
             Predicate("training.collectiveShare", ">=", 0.10, KINETO),
         ),
-        share=shares.slowdown("training.stragglerRatio"),
+        share=shares.scaled(
+            shares.slowdown("training.stragglerRatio"), "training.collectiveFloorShare"
+        ),
         explains=(
-            *explains("communication-bound", RANKS_WAIT),
+            *explains(RANKS_WAIT),
+            *explains("communication-bound", proportion=0.5),
             *explains(
                 "loader-without-workers", "cpu-heavy-preprocessing", "slow-storage", proportion=0.5
             ),
@@ -115,7 +118,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         whys=(
             Why(
                 "all wait for the slowest: its own work of a step, collectives left out, takes"
-                " {training.stragglerRatio} of what the others' takes",
+                " {training.stragglerRatio} what the others' takes",
                 ("training.stragglerRatio",),
             ),
             Why(
@@ -225,7 +228,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "and for {loader.runQueueShare} they are ready and get no CPU",
+                "for {loader.runQueueShare} of the time they are ready and get no CPU",
                 ("loader.runQueueShare",),
                 Predicate("loader.runQueueShare", ">=", 0.10, START),
                 optional=True,
@@ -293,22 +296,32 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 "the exchange takes only milliseconds, and so does the whole step",
             ),
             Veto(
-                Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
+                all_of(
+                    Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
+                    Predicate("training.collectiveFloorShare", "<", 0.30, "as for all ranks"),
+                ),
                 "one rank is slower than the others, and waiting for it counts as communication",
             ),
             Veto(
-                Predicate("training.collectiveFloorShare", "<", 0.15, START),
+                Predicate("training.collectiveFloorShare", "<", 0.20, START),
                 "some rank hardly spends time in collectives: the others wait for it, not for the"
                 " exchange",
             ),
         ),
-        share=shares.signal("training.collectiveShare"),
+        share=shares.signal("training.collectiveFloorShare", "training.collectiveShare"),
         explains=explains(RANKS_WAIT),
         whys=(
+            Why(
+                "even the rank that waits for no other one spends {training.collectiveFloorShare}"
+                " of its step in them",
+                ("training.collectiveFloorShare",),
+                optional=True,
+            ),
             Why(
                 "no rank is behind: the slowest one's own work takes {training.stragglerRatio} of"
                 " what the others' takes, so it is the exchange itself",
                 ("training.stragglerRatio",),
+                Predicate("training.stragglerRatio", "<", 1.33, NVRX),
             ),
         ),
         advice="Exchange less (16-bit gradients, gradient accumulation, a larger batch for each"

@@ -58,7 +58,7 @@ def with_derived(
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
     )
-    _contention(signals)
+    _contention(signals, observation)
     _service_share(signals)
     _rest_seconds(signals)
     _batching(signals)
@@ -94,12 +94,19 @@ def _product(signals: dict[str, Signal], name: str, factor: str, of: str) -> Non
         signals[name] = replace(whole, value=ratio * whole.value)
 
 
-def _contention(signals: dict[str, Signal]) -> None:
-    """A thread that its limit stopped is ready to run as well: that part is not the node's."""
+def _contention(signals: dict[str, Signal], observation: Observation) -> None:
+    """A thread that its limit stopped is ready to run as well: that part is not the node's. A
+    server's figure is the sum over its threads; it holds up a request by that over the number of
+    threads that could run at once."""
     waited = signals.get("cpu.runQueueShare")
-    if isinstance(waited, Reading):
-        stopped = value(signals, "cpu.throttledTimeShare") or 0.0
-        signals["cpu.contentionShare"] = replace(waited, value=max(0.0, waited.value - stopped))
+    if not isinstance(waited, Reading):
+        return
+    share = waited.value
+    if observation.type is WorkloadType.INFERENCE:
+        used = value(signals, "cpu.usedCores") or 0.0
+        share /= max(1.0, share + used / max(1, len(observation.replicas)))
+    stopped = value(signals, "cpu.throttledTimeShare") or 0.0
+    signals["cpu.contentionShare"] = replace(waited, value=max(0.0, share - stopped))
 
 
 def _service_share(signals: dict[str, Signal]) -> None:

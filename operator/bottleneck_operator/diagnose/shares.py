@@ -59,6 +59,16 @@ def first_of(*shares: Share) -> Share:
     return Share("; else ".join(share.text for share in shares), of)
 
 
+def scaled(share: Share, without: str) -> Share:
+    """A share of what this signal leaves of the whole; of all of it where that is not known."""
+
+    def of(signals: Signals) -> float | None:
+        found = share.of(signals)
+        return None if found is None else found * (1 - (value(signals, without) or 0.0))
+
+    return Share(f"({share.text}) × (1 − `{without}`)", of)
+
+
 def quotient(part: str, whole: str) -> Share:
     """One signal's part of another one."""
 

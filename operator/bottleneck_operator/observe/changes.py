@@ -60,11 +60,15 @@ def revisions_of(listed: Iterable[Document], owner: str) -> tuple[Revision, ...]
             template = part(document, "data", "spec", "template")
             found.append(Revision(name, number, created, template))
         else:
-            text = part(metadata, "annotations").get(REVISION)
-            number = int(text) if isinstance(text, str) and text.isdecimal() else 0
+            number = _revision(part(metadata, "annotations").get(REVISION))
             template = part(document, "spec", "template")
             found.append(Revision(str(number), number, created, template))
     return tuple(found)
+
+
+def _revision(text: object) -> int:
+    """The number in the annotation; people can write anything there, even what no integer holds."""
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 19 else 0
 
 
 def newest_change(

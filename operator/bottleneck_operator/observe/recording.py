@@ -13,7 +13,7 @@ from .counters import STALE_SECONDS
 from .history import History
 from .observation import Observation, Reading, Signal, WorkloadType
 from .onset import onset
-from .pod_window import MIN_SPAN_SECONDS, WINDOW_SECONDS
+from .pod_window import WINDOW_SECONDS
 from .recording_format import (
     Recording,
     RecordingError,
@@ -79,9 +79,8 @@ def replay(recording: Recording, percentile: int = 95) -> Replay:
         facts, texts = _facts(recording.lines, recording.created_at)
         return Replay(nothing, facts, texts, {}, baselines, 0.0)
     begin, end = told[0].received, max(line.received for line in told)
-    warm = begin + WARM_UP_SECONDS
-    if end - warm < MIN_SPAN_SECONDS:
-        warm = begin
+    # The operator's own window comes first: a recording as short as that is worth all of it.
+    warm = max(begin, min(begin + WARM_UP_SECONDS, end - WINDOW_SECONDS))
     changed = onset(told, warm)
     start = max(warm, end - EVALUATION_SECONDS)
     histories = _fed(told, baselines, warm, start if changed is None else changed, percentile)

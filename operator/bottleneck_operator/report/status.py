@@ -107,7 +107,7 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         bottleneck=BottleneckStatus(id=top.id, title=top.title, share=round(top.share, 2))
         if top
         else None,
-        why=". ".join(diagnosis.whys) if diagnosis else "",
+        why=_sentences(diagnosis.whys) if diagnosis else "",
         knobs=_knobs(view),
         last_action=_last_action(view.reports),
         next=_next(view.reports),
@@ -149,11 +149,18 @@ def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
     cause = "no known cause is confirmed"
     if diagnosis.causes:
         words = [view.texts.get(item.signal, "") for item in diagnosis.causes[0].evidence]
-        cause = ". ".join(dict.fromkeys(filter(None, [diagnosis.causes[0].title, *words])))
+        cause = _sentences([diagnosis.causes[0].title, *words])
     if diagnosis.symptom.objective == RUNNING:
         return condition(kind, True, Reason.STANDSTILL, cause)
     message = f"{diagnosis.symptom.objective} is breached: {cause}"
     return condition(kind, True, Reason.OBJECTIVE_BREACHED, message)
+
+
+def _sentences(lines: Iterable[str]) -> str:
+    """The lines as one paragraph, each once. Some are other people's, with a full stop already."""
+    told = list(dict.fromkeys(filter(None, lines)))
+    ended = [line if line.endswith(".") else f"{line}." for line in told[:-1]]
+    return " ".join([*ended, *told[-1:]])
 
 
 def _progressing(view: View, condition: _Condition) -> ConditionStatus:
