@@ -1,7 +1,7 @@
 """Measures what agent and SDK cost; prints, asserts nothing. ``python tests/sidecar/measure.py``
 
 The agent: a real process with one stream open and a training process of 10 steps a second. The SDK:
-the CPU time of its calls around steps of real work, in turn with the same steps without it.
+the CPU time of a training loop with it, in turn with the same loop without it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from bottleneck_sidecar import hooks
 from bottleneck_sidecar.training import StepMonitor
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils.data import DataLoader, TensorDataset
 
 SECONDS = 20.0
@@ -59,59 +65,119 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
+STEP_SECONDS = 0.010
+BLOCK_STEPS, PAIRS = 40, 16
+
+
+class Inbox:
+    """Takes what is sent and throws it away, as an agent would without costing its CPU."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(path)
+        self._socket.setblocking(False)
+
+    def empty(self) -> int:
+        """Number of messages that were there."""
+        count = 0
+        while True:
+            try:
+                self._socket.recv(65536)
+            except BlockingIOError:
+                return count
+            count += 1
+
+
 def sdk(directory: str) -> None:
-    inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    inbox.bind(f"{directory}/inbox.sock")
-    inbox.setblocking(False)
+    """The same training loop with and without the monitor, in turn: the CPU time of the training
+    thread for a step, without the matrix products that make a step 10 ms long."""
+    inbox = Inbox(f"{directory}/inbox.sock")
     torch.set_num_threads(1)
     knobs = Path(directory, "knobs")
     knobs.write_text('{"generation": 1}')
-    monitor = StepMonitor(socket=f"{directory}/inbox.sock", knobs=str(knobs))
-    plain = DataLoader(TensorDataset(torch.zeros(100_000, 1)), batch_size=None)
-    batches: dict[bool, Any] = {True: iter(monitor.loader(plain)), False: iter(plain)}
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.zeros(1)
-    optimizer = torch.optim.SGD([parameter], 0.0)
+    dataset = TensorDataset(torch.zeros(1_000_000, 1))
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
     matrix = torch.randn(400, 400)
     clock = time.thread_time
+    worked = 0.0
 
     def work() -> None:
+        nonlocal worked
         begun = clock()
-        while clock() - begun < 0.005:
+        while clock() - begun < STEP_SECONDS / 2:
             matrix @ matrix
+        worked += clock() - begun
 
-    def step(watched: bool) -> float:
-        """CPU seconds beside the work."""
-        monitor.enabled = watched
-        begun, worked = clock(), 0.0
-        next(batches[watched])
-        for phase in ("forward", "backward"):
-            if watched:
-                with monitor.phase(phase):
-                    worked -= clock()
-                    work()
-                    worked += clock()
+    def block(batches: Any, monitor: StepMonitor | None) -> float:
+        """CPU seconds of a step beside the work."""
+        nonlocal worked
+        worked, begun = 0.0, clock()
+        for _ in range(BLOCK_STEPS):
+            (batch,) = next(batches)
+            work()
+            if monitor is not None:
+                with monitor.phase("forward"):
+                    loss = model(batch).mean()
             else:
-                worked -= clock()
-                work()
-                worked += clock()
-        optimizer.step()
-        if watched:
-            monitor.step(samples=1, loss=0.5)
-        return clock() - begun - worked
+                loss = model(batch).mean()
+            loss.backward()
+            work()
+            optimizer.step()
+            optimizer.zero_grad()
+            if monitor is not None:
+                monitor.step(samples=1, loss=loss)
+        return (clock() - begun - worked) / BLOCK_STEPS
 
-    costs: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(20):
-        for watched in (False, True):
-            costs[watched].append(statistics.fmean(step(watched) for _ in range(50)))
-            while True:
-                try:
-                    inbox.recv(65536)
-                except BlockingIOError:
-                    break
-    extra = statistics.median(costs[True]) - statistics.median(costs[False])
-    print(f"SDK: {extra * 1e6:.0f} µs, {extra / 0.010:.2%} of a step of 10 ms")
-    print(f"(the same step without it: {statistics.median(costs[False]) * 1e6:.0f} µs)")
+    def plain(workers: int) -> Any:
+        return DataLoader(dataset, batch_size=1, num_workers=workers)
+
+    for workers in (0, 2):
+        costs: dict[bool, list[float]] = {True: [], False: []}
+        reports = 0
+        bare = iter(plain(workers))
+        monitor = StepMonitor(socket=inbox.path, knobs=str(knobs))
+        seen = iter(monitor.loader(plain(workers)))
+        next(seen)
+        monitor.close()
+        for pair in range(PAIRS + 1):
+            # Opened and closed for each block, so that without it nothing of it is there.
+            costs_now = {False: block(bare, None)}
+            monitor.enabled = True
+            close = _opened(monitor)
+            costs_now[True] = block(seen, monitor)
+            close()
+            reports += inbox.empty()
+            if pair:  # the first one warms up
+                for watched, cost in costs_now.items():
+                    costs[watched].append(cost)
+        extra = [a - b for a, b in zip(costs[True], costs[False], strict=True)]
+        quarter = statistics.quantiles(extra, n=4)
+        print(
+            f"SDK, {workers} workers: {quarter[1] * 1e6:.0f} µs a step "
+            f"({quarter[0] * 1e6:.0f} to {quarter[2] * 1e6:.0f} in the middle half of {PAIRS} "
+            f"pairs), {quarter[1] / STEP_SECONDS:.2%} of 10 ms; "
+            f"{reports} reports in {(PAIRS + 1) * BLOCK_STEPS} steps; "
+            f"the bare step beside its work {statistics.median(costs[False]) * 1e6:.0f} µs"
+        )
+
+
+def _opened(monitor: StepMonitor) -> Callable[[], None]:
+    """Lets a closed monitor watch again, until what is returned is called."""
+    hooks.begin(monitor)
+    held = [
+        register_optimizer_step_pre_hook(monitor._optimizer_begins),
+        register_optimizer_step_post_hook(monitor._optimizer_ended),
+    ]
+
+    def close() -> None:
+        monitor.enabled = False
+        hooks.end(monitor)
+        for each in held:
+            each.remove()
+
+    return close
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -16,7 +17,14 @@ from pathlib import Path
 import pytest
 from bottleneck_sidecar import wire
 from bottleneck_sidecar.client import Client
-from bottleneck_sidecar.wire import Acknowledgement, Container, Gpu, Report
+from bottleneck_sidecar.wire import (
+    Acknowledgement,
+    Container,
+    Gpu,
+    InferenceServer,
+    Report,
+    TrainingRank,
+)
 
 from .conftest import Agent, eventually, rank, server  # type: ignore[import-not-found]
 
@@ -220,6 +228,45 @@ def test_metrics_are_well_formed(agent: Agent, client: Client) -> None:
     assert agent.metric('bottleneck_inference_latency_seconds_bucket{worker="1",le="+Inf"}') == 3
     assert agent.metric('bottleneck_inference_latency_seconds_count{worker="1"}') == 3
     assert agent.metric('bottleneck_inference_service_seconds_total{worker="1"}') is None
+
+
+def test_every_figure_of_a_process_has_its_metric(agent: Agent, client: Client) -> None:
+    """Each field gets a number of its own, which is then looked for."""
+    told = {}
+    for key, part, make in (
+        ("training", TrainingRank, rank),
+        ("inference", InferenceServer, server),
+    ):
+        numbers = {
+            field.name: 1000.5 + number
+            for number, field in enumerate(dataclasses.fields(part))
+            if field.type in ("float | None", "dict[str, float] | None")
+        }
+        changes = {
+            name: {"data": value} if name in ("cpu_seconds", "dependencies") else value
+            for name, value in numbers.items()
+        }
+        client.send(**{key: make(**changes)})
+        told[key] = set(numbers.values())
+    eventually(lambda: agent.metric("bottleneck_agent_reports_total") == 2)
+    text = agent.get("/metrics")[1]
+    for name, numbers_of_it in told.items():
+        missing = [number for number in numbers_of_it if f" {number}\n" not in text]
+        assert missing == [], name
+
+
+def test_long_phases_and_capabilities_in_metrics(agent: Agent, client: Client) -> None:
+    client.send(training=rank(phase="checkpoint", capabilities=["bf16"], low_precision_steps=3))
+    client.send(inference=server(retries=2))
+    eventually(lambda: agent.metric("bottleneck_agent_reports_total") == 2)
+    assert agent.metric('bottleneck_training_long_phase{rank="0"}') == 1
+    assert agent.metric('bottleneck_capability{rank="0",name="bf16"}') == 1
+    assert agent.metric('bottleneck_training_low_precision_steps_total{rank="0"}') == 3
+    assert agent.metric('bottleneck_inference_retries_total{worker="1"}') == 2
+    client.send(training=rank(phase="step"))
+    eventually(lambda: agent.metric('bottleneck_training_long_phase{rank="0"}') == 0)
+    client.send(training=rank())
+    eventually(lambda: agent.metric('bottleneck_training_long_phase{rank="0"}') is None)
 
 
 def test_a_restarted_rank_is_one_series(agent: Agent, client: Client) -> None:

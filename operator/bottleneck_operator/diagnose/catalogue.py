@@ -4,8 +4,9 @@ A cause is confirmed when every one of its predicates holds on measured figures 
 out; it is ruled out by the first predicate that does not hold; without data it is neither.
 Thresholds stand in the catalogue, with their source, and nowhere else.
 
-The parts: ``causes_cluster`` (any workload), ``causes_training``, ``causes_serving``; ``effects``
-are the steps between a symptom and its causes. Together they are one graph, from which come the
+The parts: ``causes_cluster`` and ``causes_node`` (any workload), ``causes_training``,
+``causes_data`` and ``causes_compute``, ``causes_serving``; ``effects`` are the steps between a
+symptom and its causes. Together they are one graph, from which come the
 whys, the fishbone and the fault tree.
 """
 
@@ -14,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .causes_cluster import CLUSTER_CAUSES
+from .causes_compute import COMPUTE_CAUSES
+from .causes_data import DATA_CAUSES
+from .causes_node import NODE_CAUSES
 from .causes_serving import SERVING_CAUSES
 from .causes_training import TRAINING_CAUSES
 from .effects import AFFECTS, EFFECTS
@@ -39,7 +43,14 @@ __all__ = [
     "edges",
 ]
 
-CATALOGUE: tuple[CauseEntry, ...] = (*CLUSTER_CAUSES, *TRAINING_CAUSES, *SERVING_CAUSES)
+CATALOGUE: tuple[CauseEntry, ...] = (
+    *CLUSTER_CAUSES,
+    *NODE_CAUSES,
+    *TRAINING_CAUSES,
+    *DATA_CAUSES,
+    *COMPUTE_CAUSES,
+    *SERVING_CAUSES,
+)
 
 
 def edges(entry: CauseEntry, catalogue: Sequence[CauseEntry] = CATALOGUE) -> Iterator[Explains]:

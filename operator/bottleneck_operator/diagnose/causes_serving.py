@@ -1,16 +1,15 @@
-"""The catalogue, part two: causes of model servers."""
+"""The catalogue: causes of model servers."""
 
 from __future__ import annotations
 
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import DEPENDENCY_WAIT, FAILURES, MODEL_TIME, QUEUE_WAIT
+from .groups import DEGRADED, FLAG
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
 from .predicates import START, Predicate, all_of, any_of, either
 
 TARGET = "the policy's target"
-DEGRADED = "≥20% slower than its own baseline at the same load counts as degraded"
-FLAG = "yes or no"
 
 _SLOW = (
     Predicate("inference.latency", ">", "objective.latency", TARGET),
@@ -35,6 +34,12 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ">",
                 "objective.errorRate",
                 f"{TARGET}; 5% where it sets none ({START})",
+            ),
+        ),
+        vetoes=(
+            Veto(
+                Predicate("inference.failures", "<", 3, START),
+                "one or two failures are no burst",
             ),
         ),
         share=shares.signal("inference.errorRate"),
@@ -129,6 +134,10 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 all_of(
                     Predicate("inference.firstServiceRatio", ">=", 5, START),
                     Predicate("inference.firstServiceSeconds", ">=", 0.5, START),
+                    either(
+                        Predicate("inference.queueShare", ">=", 0.50, START),
+                        Predicate("inference.firstServiceSeconds", ">=", 2.0, START),
+                    ),
                 ),
                 Predicate("inference.youngLatencyRatio", ">=", 2, START),
                 all_of(
@@ -236,7 +245,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("inference.queueShare", ">=", 0.50, START),
             Predicate("inference.occupancy", "<", 0.70, START),
             Predicate("inference.batching", ">=", 1, FLAG, flag=True),
-            Predicate("inference.queueSeconds", ">=", 0.020, START),
+            Predicate("inference.queueSeconds", ">=", 0.030, START),
         ),
         vetoes=(
             Veto(
@@ -274,6 +283,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Batches are too large for the latency that is wanted",
         workload=WorkloadType.INFERENCE,
         predicates=(
+            Predicate("inference.batching", ">=", 1, FLAG, flag=True),
             Predicate("inference.batchSize", ">=", 2, START),
             Predicate("inference.serviceShare", ">=", 0.50, START),
             any_of(

@@ -18,6 +18,7 @@ DERIVED = frozenset(
         "cpu.contentionShare",
         "cpu.throttledReplicas",
         "inference.batching",
+        "inference.failures",
         "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
@@ -26,6 +27,7 @@ DERIVED = frozenset(
         "objective.latency",
         "pods.missingShare",
         "training.collectiveSeconds",
+        "training.coresPerRank",
         "training.dataSeconds",
         "workload.training",
     }
@@ -58,6 +60,8 @@ def with_derived(
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
     )
+    _quotient(signals, "training.coresPerRank", "cpu.usedCores", "training.ranks", "cores")
+    _failures(signals)
     _contention(signals, observation)
     _service_share(signals)
     _rest_seconds(signals)
@@ -82,10 +86,19 @@ def _flag(signals: dict[str, Signal], name: str, yes: bool) -> None:
     signals[name] = Reading(float(yes), "", 0.0, "yes or no", 0.0, "derived")
 
 
-def _quotient(signals: dict[str, Signal], name: str, above: str, below: str) -> None:
+def _failures(signals: dict[str, Signal]) -> None:
+    share, rate = signals.get("inference.errorRate"), value(signals, "inference.arrivalRate")
+    if isinstance(share, Reading) and rate is not None:
+        count = share.value * rate * share.window
+        signals["inference.failures"] = replace(share, value=count, unit="requests")
+
+
+def _quotient(
+    signals: dict[str, Signal], name: str, above: str, below: str, unit: str = ""
+) -> None:
     part, whole = signals.get(above), value(signals, below)
     if name not in signals and isinstance(part, Reading) and whole:
-        signals[name] = replace(part, value=part.value / whole, unit="")
+        signals[name] = replace(part, value=part.value / whole, unit=unit)
 
 
 def _product(signals: dict[str, Signal], name: str, factor: str, of: str) -> None:
@@ -128,9 +141,15 @@ def _rest_seconds(signals: dict[str, Signal]) -> None:
 
 
 def _batching(signals: dict[str, Signal]) -> None:
-    """Batching is something that a server declares, or is seen doing."""
+    """Whether requests wait for a batch to fill: something that a server declares, or is seen
+    doing. A server of tokens takes each one in as soon as it can, however many it works on."""
     size, limit = (value(signals, f"inference.batch{name}") for name in ("Size", "Limit"))
-    _flag(signals, "inference.batching", (size or 0.0) >= 1.2 or (limit or 0.0) >= 2)
+    continuous = any(isinstance(signals.get(name), Reading) for name in _OF_TOKENS)
+    batching = ((size or 0.0) >= 1.2 and not continuous) or (limit or 0.0) >= 2
+    _flag(signals, "inference.batching", batching)
+
+
+_OF_TOKENS = ("inference.tokensPerSecond", "inference.firstTokenSeconds", "inference.cacheShare")
 
 
 def _foreign(signals: dict[str, Signal], replicas: Sequence[Signals]) -> None:

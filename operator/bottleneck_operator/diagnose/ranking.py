@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..api.report import Cause
@@ -83,10 +83,11 @@ def ranked(
 
 
 def _root(
-    cause: Confirmed, explained: Mapping[str, Sequence[Confirmed]], importance: object
+    cause: Confirmed,
+    explained: Mapping[str, Sequence[Confirmed]],
+    importance: Callable[[Confirmed], tuple[int, float, int]],
 ) -> str:
     """The deepest cause behind this one, along the most important at each step."""
-    assert callable(importance)
     seen = {cause.entry.id}
     while above := explained.get(cause.entry.id):
         cause = min(above, key=importance)
