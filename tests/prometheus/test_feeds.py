@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bottleneck_operator.api.policy import BottleneckPolicy
+from bottleneck_operator.observe import prometheus_feeds
 from bottleneck_operator.observe.observation import Observation, WorkloadType
 from bottleneck_operator.observe.prometheus_feeds import Feeds
 from bottleneck_operator.observe.prometheus_signals import NOT_YET
@@ -54,13 +56,13 @@ def policy(**prometheus: Any) -> BottleneckPolicy:
 class Loop:
     """Takes turns as a policy's loop does."""
 
-    def __init__(self, feeds: Feeds) -> None:
-        self.feeds, self.woken, self.since = feeds, asyncio.Event(), 0.0
+    def __init__(self, feeds: Feeds, key: str = "ml/ranker") -> None:
+        self.feeds, self.key, self.woken, self.since = feeds, key, asyncio.Event(), 0.0
 
     def turn(self, of: BottleneckPolicy) -> Observation:
         empty = Observation(time.time(), WorkloadType.UNKNOWN, {})
         selector = {"matchLabels": {"app": "ranker"}}
-        return self.feeds.observe("ml/ranker", of, selector, empty, 95, self.since, self.woken.set)
+        return self.feeds.observe(self.key, of, selector, empty, 95, self.since, self.woken.set)
 
     async def after_a_look(self, of: BottleneckPolicy) -> Observation:
         self.woken.clear()
@@ -150,3 +152,38 @@ async def test_changed_settings_begin_anew_and_none_ends_the_looking(loop: Loop)
     loop.turn(first)
     loop.feeds.unfollow("ml/ranker")
     assert loop.feeds.problem("ml/ranker") is None
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_never_ends_holds_up_nobody_else(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header that comes a byte at a time passes every timeout of HTTP libraries."""
+    monkeypatch.setattr(prometheus_feeds, "LATE_SECONDS", 0.5)
+    loop.feeds._places = asyncio.Semaphore(1)
+    stop = asyncio.Event()
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            writer.close()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    endless = policy(url=f"http://127.0.0.1:{port}", interval="1s")
+    try:
+        await loop.after_a_look(endless)
+        said = loop.feeds.problem("ml/ranker")
+        assert (
+            said == f"Prometheus at http://127.0.0.1:{port} does not come to an end; check the url"
+        )
+        other = Loop(loop.feeds, "ml/other")
+        await other.after_a_look(policy(url="http://127.0.0.1:1", interval="1s"))
+        assert "Connection refused" in (loop.feeds.problem("ml/other") or "")
+    finally:
+        stop.set()
+        server.close()

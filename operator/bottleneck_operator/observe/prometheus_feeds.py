@@ -26,8 +26,15 @@ from .selectors import Selector, to_string
 
 log = logging.getLogger(__name__)
 
-THREADS = 8
+LOOKS = 8
 """Looks under way at once, over all policies."""
+
+THREADS = 64
+"""Most threads. A look that does not end (a name that is not resolved, a server that sends a header
+a byte at a time) keeps its thread, one for each policy, and its place among the looks is free."""
+
+LATE_SECONDS = 2 * DEADLINE_SECONDS
+"""When a look is given up."""
 
 EXPECT_SECONDS = 90.0
 """How long a pod may run without figures: found by the server, and scraped twice at least."""
@@ -57,6 +64,7 @@ class Feeds:
     kube: Kube
     _feeds: dict[str, _Feed] = field(default_factory=dict)
     _threads: ThreadPoolExecutor | None = None
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
 
     def observe(
         self,
@@ -139,14 +147,14 @@ class Feeds:
         )
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        if feed.under_way is None:
-            loop = asyncio.get_running_loop()
-            feed.under_way = loop.run_in_executor(self._threads, client.look, ask)
-        # Not cancelled when it is late: a client is for one thread at a time.
-        await asyncio.wait((feed.under_way,), timeout=DEADLINE_SECONDS * 2)
+        async with self._places:
+            if feed.under_way is None:
+                loop = asyncio.get_running_loop()
+                feed.under_way = loop.run_in_executor(self._threads, client.look, ask)
+            # Not begun anew while it is late: a client is for one thread at a time.
+            await asyncio.wait((feed.under_way,), timeout=LATE_SECONDS)
         if not feed.under_way.done():
-            late = "Prometheus was not looked at in time: its name is not resolved, or too many"
-            late += " other servers do not answer"
+            late = f"Prometheus at {feed.settings.url} does not come to an end; check the url"
             feed.result = replace(feed.result or _nothing(ask), problem=late)
         elif (surprise := feed.under_way.exception()) is not None:
             # It must not end the looking, nor hide.
