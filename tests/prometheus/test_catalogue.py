@@ -51,6 +51,14 @@ def test_the_agents_metrics_are_those_that_it_has() -> None:
             assert re.sub("_(sum|count|bucket)$", "", name.removeprefix("bottleneck_")) in told
 
 
+def test_every_signal_that_may_have_a_query_is_on_a_page_with_its_unit() -> None:
+    pages = "".join((PAGE.parent / name).read_text() for name in ("signals.md", PAGE.name))
+    units = dict(re.findall(r"^\| `([\w.]+)` \| ([^|` ]+) \|", pages, re.MULTILINE))
+    assert {name: units.get(name) for name in SIGNALS} == {
+        name: unit or "share" for name, unit in SIGNALS.items()
+    }
+
+
 def test_the_page_is_what_the_catalogue_says() -> None:
     assert renewed(PAGE.read_text()) == PAGE.read_text()
 
