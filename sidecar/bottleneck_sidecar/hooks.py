@@ -126,7 +126,8 @@ def _backward(original: Any) -> Any:
         if monitor is None:
             return original(tensors, *args, **kwargs)
         clock = monitor.clock
-        monitor._backward_begins()
+        if monitor.stand_in:
+            monitor._backward_begins()
         # A phase that the user has opened is his word on what this is.
         named = clock.held > 0
         if not named:
@@ -184,9 +185,11 @@ class _LastGradient:
 
 def _several_ranks() -> bool:
     distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_initialized():
-        return False
-    return bool(distributed.get_world_size() > 1)
+    return bool(
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
 
 
 def _save(original: Any) -> Any:
