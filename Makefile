@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo kind-demo test test-fast lint format generate verify cluster-up cluster-down images requirements clean
+.PHONY: help venv demo kind-demo bench-diagnosis test test-fast lint format generate verify cluster-up cluster-down images requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ CLUSTER ?= dev
 LOCALCLUSTER := $(PYTHON) hack/localcluster
 
 help: ## List what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  variables: CLUSTER=$(CLUSTER) (name for cluster-up/-down), KEEP=1 (demo keeps its cluster),'
 	@echo '             TESTS=path (for make test), BOTTLENECK_BINARIES=folder (ready Kubernetes binaries)'
@@ -20,6 +20,9 @@ demo: venv ## Show the main job on a real node of the built-in cluster (KEEP=1 k
 
 kind-demo: venv ## The same on kind, where Docker and kind exist
 	$(BIN)/python hack/demo --provider kind $(if $(KEEP),--keep)
+
+bench-diagnosis: venv ## Run the fault suite, real processes with a fault each (FAULTS=folder ONLY=cause SEEDS=1)
+	$(BIN)/python -m hack.bench.diagnosis $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
 test: venv verify ## Lint, verify and run every test, those on the built-in cluster included
 	$(BIN)/python -m pytest $(or $(TESTS),tests)
@@ -37,13 +40,15 @@ format: venv ## Lay the code out
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-generate: venv ## Write what is generated from the code: CRDs, the page of causes
+generate: venv ## Write what is generated from the code: CRDs, the pages of causes and of metrics
 	$(BIN)/python -m bottleneck_operator.api.crd crds/
 	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md
+	$(BIN)/python -m bottleneck_operator.observe.prometheus_docs docs/prometheus.md
 
 verify: venv lint ## Lint, and fail where something generated differs from the code
 	$(BIN)/python -m bottleneck_operator.api.crd crds/ --check
 	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md --check
+	$(BIN)/python -m bottleneck_operator.observe.prometheus_docs docs/prometheus.md --check
 
 cluster-up: ## Start the built-in cluster and print the KUBECONFIG to use
 	@$(LOCALCLUSTER) up --name $(CLUSTER)

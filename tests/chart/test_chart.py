@@ -288,6 +288,9 @@ def allowed(cluster: Cluster, account: str, *question: str) -> bool:
         "delete deployments.apps",
         "create bottleneckpolicies.bottleneck.dev",
         "delete bottleneckpolicies.bottleneck.dev",
+        "update replicasets.apps",
+        "watch events",
+        "delete events",
         "patch nodes",
         "create clusterrolebindings.rbac.authorization.k8s.io",
         "impersonate users",
@@ -296,6 +299,22 @@ def allowed(cluster: Cluster, account: str, *question: str) -> bool:
 )
 def test_nobody_has_rights_that_the_loop_does_not_need(cluster: Cluster, question: str) -> None:
     assert not allowed(cluster, OPERATOR, *question.split())
+    assert not allowed(cluster, INJECTOR, *question.split())
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize(
+    "question",
+    [
+        "list replicasets.apps",
+        "list controllerrevisions.apps",
+        "list events",
+        "list pods",
+        "list horizontalpodautoscalers.autoscaling",
+    ],
+)
+def test_the_operator_may_ask_what_is_wrong(cluster: Cluster, question: str) -> None:
+    assert allowed(cluster, OPERATOR, *question.split())
     assert not allowed(cluster, INJECTOR, *question.split())
 
 

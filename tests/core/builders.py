@@ -171,6 +171,8 @@ def starved(**changes: Signal | None) -> dict[str, Signal]:
             "training.stepSeconds": reading(0.32, "s", "mean"),
             "training.dataShare": reading(0.8),
             "dataLoader.workers": reading(0, "workers", "minimum over ranks"),
+            "loader.cpuShare": reading(0.95),
+            "loader.blockedShare": reading(0.05),
             "cpu.usedCores": reading(1.0, "cores", "mean"),
             "cpu.availableCores": reading(4.0, "cores", "last"),
             "cpu.throttledShare": reading(0.0),

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from bottleneck_operator.diagnose.catalogue import CATALOGUE
+from bottleneck_operator.diagnose.derived import DERIVED
 from bottleneck_operator.diagnose.docs import document, main
-from bottleneck_operator.observe.windows import observe
-from bottleneck_sidecar.wire import Container, WireError, decode_sample, encode
+from bottleneck_operator.diagnose.predicates import START, predicates
+from bottleneck_sidecar.wire import WireError, decode_sample, encode
 
-from .builders import NOW, history, rank, sample, server
-from .test_diagnose import DERIVED, FIXED_REPLICAS
+from .builders import NOW, rank, sample
+from .telemetry import container, device, model_server, pod, seen, training_rank
+from .test_diagnose import FIXED_REPLICAS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,9 +29,10 @@ def test_the_page_tells_every_cause_with_its_thresholds_and_advice() -> None:
         assert f"## {entry.id}\n" in page
         assert entry.title in page
         assert entry.advice in page
-        for predicate in entry.predicates:
+        vetoes = [veto.condition for veto in entry.vetoes]
+        for predicate in (p for each in (*entry.predicates, *vetoes) for p in predicates(each)):
             assert f"`{predicate.signal}`" in page
-            assert predicate.source in page
+            assert predicate.source.replace(START, "START") in page
 
 
 def test_a_page_that_differs_is_shown_and_fails_the_check(
@@ -46,37 +49,39 @@ def test_a_page_that_differs_is_shown_and_fails_the_check(
     assert "-more" in capsys.readouterr().out
 
 
-def test_the_page_of_signals_names_exactly_those_that_there_are() -> None:
-    def lines(kind: str) -> list[object]:
-        found: list[object] = []
-        for i in range(11):
-            container = Container(
-                cpu_seconds=1.0 * i,
-                cpu_limit_cores=2.0,
-                periods=10 * i,
-                throttled_periods=0,
-                memory_bytes=1,
-                memory_limit_bytes=2,
-                oom_kills=0,
-                cpu_pressure_seconds=0.0,
-                memory_pressure_seconds=0.0,
-                io_pressure_seconds=0.0,
-            )
-            busy = {"queue_seconds": 0.1 * i, "service_seconds": 0.1 * i, "concurrency": 1}
-            process = (
-                rank("e0", i, NOW - 10 + i, knobs={"dataLoader.workers": 0})
-                if kind == "training"
-                else server("s0", [0.1] * 2 * i, **busy)
-            )
-            found.append(sample(NOW - 10 + i, i, process, container))
-        return found
+FROM_DCGM = {"gpu.smActive", "gpu.tensorActive", "gpu.dramActive", "gpu.powerShare"}
+FROM_THE_API_SERVER = {
+    *FIXED_REPLICAS,
+    "pods.unschedulable",
+    "pods.unschedulableSeconds",
+    "pods.quotaRefused",
+    "pods.oomKilled",
+    "pods.restarts",
+    "pods.crashLooping",
+    "pods.notReady",
+    "pods.withoutRequests",
+    "pods.withoutLimits",
+    "pods.unpinnedImage",
+    "pods.withoutProbe",
+    "change.ageSeconds",
+    "change.precedes",
+}
 
-    known = set(FIXED_REPLICAS) | DERIVED
-    for kind in ("training", "inference"):
-        pod = history(*lines(kind))  # type: ignore[arg-type]
-        known |= set(observe({"pod-0": pod}, ["pod-0"], NOW).signals)
+
+def test_the_page_of_signals_names_exactly_those_that_there_are() -> None:
+    young = {"started_at": NOW - 100}
+    pods = (
+        pod(lambda t: [training_rank(t), container(t), device()]),
+        pod(lambda t: [training_rank(t, number=1), container(t), device()]),
+        pod(lambda t: [model_server(t, **young), container(t)]),
+    )
+    from_samples = set(seen(*pods[:2]).signals) | set(seen(pods[2]).signals)
+    known = from_samples | DERIVED | FROM_DCGM | FROM_THE_API_SERVER
+    dependencies = {name for name in known if name.startswith("inference.dependency.")}
+    assert dependencies == {"inference.dependency.features", "inference.dependency.cache"}
     named = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "signals.md").read_text(), re.M))
-    assert named == known
+    compared = {name for name in named if name.endswith(("Slowdown", "loadRatio"))}
+    assert named - compared == known - dependencies
 
 
 @pytest.mark.parametrize("bad", ["NaN", "Infinity", "-Infinity", "1e999", "-1"])

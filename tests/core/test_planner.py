@@ -224,6 +224,17 @@ def test_a_refusal_for_lack_of_data_names_the_objective() -> None:
     assert "DataWait: not measured" in message
 
 
+@pytest.mark.parametrize(("expected", "streaming"), [(0, 0), (1, 0), (3, 2)])
+def test_whatever_was_diagnosed_nothing_is_done_while_a_replica_is_silent(
+    expected: int, streaming: int
+) -> None:
+    """Such figures cannot come from silent replicas; should they ever, they do not count."""
+    seen = replace(trainer(), expected=expected, streaming=streaming)
+    answer = refusal(plan(seen, spec()))
+    assert answer.reason == Reason.NO_REMEDY
+    assert "Set num_workers" in answer.message
+
+
 def test_a_loader_at_its_maximum_says_that_replicas_would_not_help() -> None:
     at_most = trainer(dataLoader_workers=reading(4, "workers"))
     assert "More replicas would not help" in refusal(plan(at_most, spec())).message

@@ -11,7 +11,7 @@ from bottleneck_operator.act.knobs import annotation, generation, outdated
 from bottleneck_operator.api import units
 from bottleneck_operator.controller.claims import Claims
 from bottleneck_operator.decide.lifecycle import DesiredKnobs
-from bottleneck_operator.observe.cluster import Pod, PodStore, pod_of
+from bottleneck_operator.observe.pods import Pod, PodStore, pod_of
 from bottleneck_operator.observe.selectors import Selector, from_string, matches, to_string
 from hypothesis import given
 from hypothesis import strategies as st

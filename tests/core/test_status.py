@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from bottleneck_operator.api.conditions import Condition, Reason
-from bottleneck_operator.api.policy import ConditionStatus, PolicyStatus
+from bottleneck_operator.api.policy import BaselineStatus, ConditionStatus, PolicyStatus
 from bottleneck_operator.api.report import Phase, Verdict, VerdictResult
 from bottleneck_operator.decide.decision import Plan, Refusal
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
 from bottleneck_operator.diagnose.engine import diagnose
-from bottleneck_operator.report.status import Problem, View, status_of
+from bottleneck_operator.report.status import Problem, View, status_of, substance
 
 from .builders import (
     MISSING,
@@ -96,6 +97,80 @@ def test_a_condition(kind: Condition, view: View, expected: tuple[str, Reason]) 
     assert (found.status, found.reason) == expected
     assert found.observed_generation == 3
     assert found.message
+
+
+NO_NODE = {"pods.unschedulable": "work-0: 0/1 nodes are available: 1 Insufficient cpu."}
+
+
+def unplaced(objective: str, **changes: Any) -> Diagnosis:
+    """A diagnosis of pods that no node takes, for a breach of that objective."""
+    facts = {
+        "pods.unschedulable": reading(1, "pods", "last"),
+        "pods.unschedulableSeconds": reading(90, "s", "last"),
+    }
+    found = diagnose(observation(signals=changes), spec().objectives, facts, NO_NODE)
+    assert found.symptom is not None
+    symptom = found.symptom.model_copy(update={"objective": objective})
+    return replace(found, symptom=symptom)
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason", "start"),
+    [
+        ("Running", Reason.STANDSTILL, "Pods cannot be placed"),
+        ("Goodput", Reason.OBJECTIVE_BREACHED, "Goodput is breached: Pods cannot be placed"),
+    ],
+)
+def test_a_cause_is_told_with_the_words_of_those_who_know(
+    objective: str, reason: Reason, start: str
+) -> None:
+    view = View(
+        diagnosis=unplaced(objective), texts=NO_NODE | {"pods.notReady": "work-0 (Pending)"}
+    )
+    found = condition(status_of(policy(), view, moment()), Condition.BOTTLENECKED)
+    assert (found.status, found.reason) == ("True", reason)
+    assert found.message.startswith(start)
+    assert ".." not in found.message
+    assert found.message.endswith(NO_NODE["pods.unschedulable"])
+    assert "Pending)" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        ([], ""),
+        ([(Phase.KEPT, "")], ""),
+        ([(Phase.KEPT, "compute-bound, 64% of the step")], "compute-bound, 64% of the step"),
+        ([(Phase.KEPT, "compute-bound"), (Phase.REVERTED, "never")], "compute-bound"),
+        ([(Phase.KEPT, "compute-bound"), (Phase.KEPT, "nothing")], "nothing"),
+        ([(Phase.KEPT, "compute-bound"), (Phase.KEPT, "")], ""),
+    ],
+    ids=["none", "not diagnosed yet", "known", "one that was undone", "the newest", "not yet"],
+)
+def test_what_limits_it_now_is_what_the_newest_kept_action_left(
+    reports: list[tuple[Phase, str]], expected: str
+) -> None:
+    known = [
+        report(knobs_action(), phase, f"p-{number}", next=following)
+        for number, (phase, following) in enumerate(reports)
+    ]
+    assert status_of(policy(), View(reports=known), moment()).next == expected
+
+
+def test_moving_baselines_alone_are_not_worth_a_write_at_once() -> None:
+    usual = BaselineStatus(
+        signal="inference.latency p95",
+        load="2^3 requests/s a replica",
+        median=0.1,
+        spread=0.01,
+        count=9,
+        updated_at=moment(),
+    )
+    without = status_of(policy(), View(), moment())
+    written = status_of(policy(), View(baselines=[usual]), moment())
+    assert written.baselines == [usual]
+    assert substance(written) == substance(without)
+    assert PolicyStatus.model_validate(written.dump()) == written
 
 
 def test_a_paused_policy_is_not_ready_and_says_so() -> None:

@@ -103,13 +103,26 @@ class World:
     def list(self, kind: str) -> list[Object]:
         return json.loads(self.kubectl("get", kind, "-o", "json"))["items"]
 
+    def status(self, policy: str) -> Object:
+        """A policy's status, empty before the first."""
+        found: Object = self.get("bnp", policy).get("status", {})
+        return found
+
     def condition(self, policy: str, kind: str) -> tuple[str, str]:
         """Status and reason of a policy's condition."""
-        conditions = self.get("bnp", policy).get("status", {}).get("conditions", [])
-        for condition in conditions:
+        for condition in self.status(policy).get("conditions", []):
             if condition["type"] == kind:
                 return condition["status"], condition["reason"]
         return "", ""
+
+    def message(self, policy: str, kind: str) -> str:
+        """The words of a policy's condition."""
+        conditions = self.status(policy).get("conditions", [])
+        return next((c["message"] for c in conditions if c["type"] == kind), "")
+
+    def bottleneck(self, policy: str) -> str:
+        """Id of the cause that a policy's status names."""
+        return str(self.status(policy).get("bottleneck", {}).get("id", ""))
 
     def reports(self, *phases: str) -> list[Object]:
         """Reports in one of the phases (all by default), oldest first."""
@@ -144,9 +157,12 @@ class World:
         metadata = {"name": name}
         self.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
 
-    def deployment(self, name: str) -> None:
-        """A Deployment of stand-in servers."""
-        pod = _pod(["server"], True)
+    def deployment(self, name: str, *behaviour: str, resources: Object | None = None) -> None:
+        """A Deployment of stand-in servers, by default of those that always queue. ``resources``
+        takes the place of those of the container."""
+        pod = _pod(list(behaviour) or ["server", "queueing"], True)
+        if resources is not None:
+            pod["spec"]["containers"][0]["resources"] = resources
         pod["metadata"]["labels"]["app"] = name
         spec = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": pod}
         metadata = {"name": name}

@@ -4,7 +4,8 @@ It lets a test of the operator's wires choose how a workload answers a change. W
 does is shown by the demo. Runs inside the sidecar's image, which has the SDK and nothing else:
 
     python stand_in.py trainer starved|harmful
-    python stand_in.py server queueing
+    python stand_in.py server queueing|quick|slow
+    python stand_in.py hog
 """
 
 import sys
@@ -70,11 +71,17 @@ def trainer(behaviour: str) -> None:
             )
 
 
-def server() -> None:
-    """Claims ten requests a second that wait 400 ms for 50 ms of service, whatever is done."""
+SERVERS = {"queueing": (0.4, 0.05), "quick": (0.005, 0.05), "slow": (0.005, 0.4)}
+"""Seconds that a request waits, and seconds that the model takes for it."""
+
+
+def server(behaviour: str) -> None:
+    """Claims ten requests a second that wait and are served as long as it is told, whatever is
+    done."""
+    wait, service = SERVERS[behaviour]
     client, epoch = Client(), new_epoch()
     buckets = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
-    slot = next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if bound >= 0.45)
+    slot = next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if bound >= wait + service)
     requests = 0
     while True:
         time.sleep(0.1)
@@ -89,9 +96,9 @@ def server() -> None:
                     errors=0,
                     arrivals=requests,
                     latency_buckets=buckets,
-                    latency_seconds=0.45 * requests,
-                    queue_seconds=0.4 * requests,
-                    service_seconds=0.05 * requests,
+                    latency_seconds=(wait + service) * requests,
+                    queue_seconds=wait * requests,
+                    service_seconds=service * requests,
                     in_flight=5,
                     queued=4,
                     concurrency=1,
@@ -99,8 +106,19 @@ def server() -> None:
             )
 
 
+def hog() -> None:
+    """Takes memory until the kernel ends it."""
+    taken = []
+    while True:
+        # Written to: memory that nobody has touched counts for nothing.
+        taken.append(b"x" * (4 << 20))
+        time.sleep(0.05)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "trainer":
         trainer(sys.argv[2])
+    elif sys.argv[1] == "hog":
+        hog()
     else:
-        server()
+        server(sys.argv[2])

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from bottleneck_operator.api.policy import BottleneckPolicy
-from bottleneck_operator.controller.loop import PolicyLoop, Services
+from bottleneck_operator.controller.loop import PolicyLoop
+from bottleneck_operator.controller.services import Services
 from bottleneck_operator.kube import Kube, Object
 from bottleneck_operator.report.events import Recorder
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..api.conditions import KNOBS_ANNOTATION
 from ..decide.lifecycle import DesiredKnobs
 from ..kube import Kube, KubeError
-from ..observe.cluster import Pod
+from ..observe.pods import Pod
 
 MAX_GENERATION = 2**31
 """A generation from here on is nobody's count of changes."""

@@ -15,6 +15,8 @@ KNOBS_ANNOTATION = f"{GROUP}/knobs"
 APPROVED_ANNOTATION = f"{GROUP}/approved"
 POLICY_LABEL = f"{GROUP}/policy"
 FINALIZER = f"{GROUP}/operator"
+AGENT_CONTAINER = "bottleneck-agent"
+"""Name of the sidecar's container."""
 
 
 class Condition(StrEnum):
@@ -25,7 +27,7 @@ class Condition(StrEnum):
     TELEMETRY_AVAILABLE = "TelemetryAvailable"
     """Every running replica of the target speaks, and what it says is fresh."""
     BOTTLENECKED = "Bottlenecked"
-    """An objective is breached; the message names the bottleneck."""
+    """An objective is breached, or the workload stands still; the message names the bottleneck."""
     PROGRESSING = "Progressing"
     """An action is under way: applied, awaiting acknowledgement or verification."""
     LIMITED = "Limited"
@@ -48,9 +50,12 @@ class Reason(StrEnum):
     NO_DATA = "NoData"
     NO_REPLICAS = "NoReplicas"
     NOT_INJECTED = "NotInjected"
+    PROMETHEUS_FAILED = "PrometheusFailed"
     # Bottlenecked
     OBJECTIVES_MET = "ObjectivesMet"
     OBJECTIVE_BREACHED = "ObjectiveBreached"
+    STANDSTILL = "Standstill"
+    """A confirmed fault keeps the workload from running, whatever its objectives are."""
     UNKNOWN = "Unknown"
     # Progressing
     IDLE = "Idle"
@@ -75,6 +80,8 @@ class Reason(StrEnum):
     CAUSE_UNKNOWN = "CauseUnknown"
     # Events about an action
     BOTTLENECK_FOUND = "BottleneckFound"
+    BOTTLENECK_CHANGED = "BottleneckChanged"
+    """What limits the workload is another cause than before."""
     ACTION_PLANNED = "ActionPlanned"
     ACTION_APPLIED = "ActionApplied"
     ACTION_ACKNOWLEDGED = "ActionAcknowledged"

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .meta import Model, Rule, TargetRef, Time
+from .telemetry import Telemetry
 from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN
 
 Duration = Annotated[
@@ -78,14 +79,51 @@ class DataWait(Model):
     max: Percent = Field(description='The most it may be, for instance "20%".')
 
 
+class StepTime(Model):
+    """How much slower than this workload's own usual a training step may become."""
+
+    max_regression: Percent = Field(
+        description="The most that a step may be slower than the learnt baseline at the same batch"
+        ' and ranks, for instance "20%". There is nothing to judge by until it has been learnt.'
+    )
+
+
+class Device(StrEnum):
+    """What a utilization is of."""
+
+    GPU = "GPU"
+    CPU = "CPU"
+
+
+class Utilization(Model):
+    """Bounds within which a device should be busy."""
+
+    rules = (
+        Rule(
+            "has(self.min) || has(self.max)",
+            "write min, max or both, as whole percent: {device: GPU, min: 40, max: 90}",
+        ),
+        Rule(
+            "!has(self.min) || !has(self.max) || self.min < self.max",
+            "write a min that is below max",
+            ".min",
+        ),
+    )
+
+    device: Device = Field(description="GPU, or CPU: the share of the CPUs the container may use.")
+    min: int | None = Field(None, ge=1, le=100, description="The least, in whole percent: 40.")
+    max: int | None = Field(None, ge=1, le=100, description="The most, in whole percent: 90.")
+
+
 class Objectives(Model):
     """What "breached" means; at least one."""
 
     rules = (
         Rule(
-            "has(self.latency) || has(self.errorRate) || has(self.goodput) || has(self.dataWait)",
+            "has(self.latency) || has(self.errorRate) || has(self.goodput) || has(self.dataWait)"
+            " || has(self.stepTime) || has(self.utilization)",
             "write at least one objective: latency or errorRate for serving,"
-            " goodput or dataWait for training",
+            " goodput, dataWait or stepTime for training, utilization for either",
         ),
     )
 
@@ -94,6 +132,12 @@ class Objectives(Model):
     goodput: Goodput | None = Field(None, description="For training: samples per second.")
     data_wait: DataWait | None = Field(
         None, description="For training: the share of the step spent waiting for input."
+    )
+    step_time: StepTime | None = Field(
+        None, description="For training: how much slower than usual a step may become."
+    )
+    utilization: Utilization | None = Field(
+        None, description="For either: how busy the GPUs or the CPUs should be."
     )
 
 
@@ -169,6 +213,9 @@ class PolicySpec(Model):
         description="What may be done, each with its bounds; what is absent is never done.",
     )
     limits: Limits = Field(default_factory=Limits, description="How often the operator may act.")
+    telemetry: Telemetry | None = Field(
+        None, description="Where figures come from besides, or instead of, the sidecar."
+    )
     paused: bool = Field(
         False, description="Hold everything as it is; open actions are finished first."
     )
@@ -225,6 +272,25 @@ class LastAction(Model):
     time: Time
 
 
+class BaselineStatus(Model):
+    """What one signal usually is at one load, learnt while nothing was known to be wrong."""
+
+    signal: str = Field(max_length=63, description='For instance "inference.serviceSeconds".')
+    load: str = Field(
+        max_length=63,
+        description="The load at which it was learnt: an octave of the arrival rate, or the"
+        " micro-batch and the number of ranks.",
+    )
+    median: float
+    spread: float = Field(ge=0, description="Typical distance of a window from the median.")
+    anchor: float | None = Field(
+        None, description="What is compared with: follows the median, but hardly gets worse."
+    )
+    count: int = Field(ge=0, description="Number of windows that it was learnt from.")
+    since: Time | None = Field(None, description="When learning began.")
+    updated_at: Time
+
+
 class PolicyStatus(Model):
     """What the operator sees and did."""
 
@@ -243,7 +309,13 @@ class PolicyStatus(Model):
     why: str = Field("", description="The chain of causes in one paragraph.")
     knobs: KnobsStatus | None = None
     last_action: LastAction | None = None
+    next: str = Field("", description="What limits the workload since the last kept action.")
     next_report: int = Field(1, ge=1, description="Number of the next report's name.")
+    baselines: list[BaselineStatus] = Field(
+        default_factory=list,
+        max_length=64,
+        description="What is usual for this workload; a restarted operator goes on from here.",
+    )
 
 
 class ObjectMeta(Model):

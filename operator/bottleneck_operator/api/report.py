@@ -65,6 +65,7 @@ class Cause(Model):
     share: float = Field(ge=0, le=1)
     confidence: float = Field(ge=0, le=1)
     evidence: list[Evidence] = Field(default_factory=list)
+    explained_by: str = Field("", description="Id of the cause that it only follows from, if any.")
 
 
 class RuledOut(Model):
@@ -74,8 +75,70 @@ class RuledOut(Model):
     reason: str
 
 
+class HypothesisState(StrEnum):
+    """What became of a hypothesis. NoData is neither of the others."""
+
+    CONFIRMED = "Confirmed"
+    RULED_OUT = "RuledOut"
+    NO_DATA = "NoData"
+
+
+class Bone(Model):
+    """One hypothesis on the fishbone; the reason says by which figure it is so."""
+
+    id: str
+    title: str
+    state: HypothesisState
+    reason: str = ""
+
+
+class Fishbone(Model):
+    """Every hypothesis that was tried, under Infrastructure, Data, Models, People, Processes."""
+
+    effect: str = Field(description="What is to be explained: the symptom.")
+    bones: dict[str, list[Bone]] = Field(
+        default_factory=dict, description="By category; each of the five is there."
+    )
+
+
+class FaultCondition(Model):
+    """One condition under a cause's AND gate."""
+
+    text: str
+    holds: bool | None = Field(None, description="Absent while there is no data.")
+
+
+class FaultCause(Model):
+    """A cause in the fault tree: it holds when all of its conditions do."""
+
+    id: str
+    title: str
+    gate: str = "AND"
+    state: HypothesisState
+    conditions: list[FaultCondition] = Field(default_factory=list, max_length=16)
+
+
+class FaultStage(Model):
+    """A stage of the pipeline: it is at fault when any of its causes holds."""
+
+    id: str = Field(description="ingestion, preprocessing, model, serving or integration.")
+    title: str
+    gate: str = "OR"
+    state: HypothesisState
+    causes: list[FaultCause] = Field(default_factory=list, max_length=64)
+
+
+class FaultTree(Model):
+    """The symptom as the top event over the stages of the pipeline."""
+
+    top: str
+    state: HypothesisState
+    gate: str = "OR"
+    stages: list[FaultStage] = Field(default_factory=list, max_length=8)
+
+
 class Symptom(Model):
-    """The breached objective."""
+    """The breached objective, or the fault itself where there is no policy."""
 
     objective: str
     text: str
@@ -153,6 +216,9 @@ class ReportSpec(Model):
     causes: list[Cause] = Field(default_factory=list)
     ruled_out: list[RuledOut] = Field(default_factory=list)
     whys: list[str] = Field(default_factory=list)
+    runner_up: str = Field("", description="Id of the cause that comes next, if any.")
+    fishbone: Fishbone | None = None
+    fault_tree: FaultTree | None = None
     metric: Metric
     before: list[float] = Field(
         default_factory=list, description="The metric before the action, one figure per bin."

@@ -27,7 +27,8 @@ from ..kube import Kube, KubeError
 from ..observe.cluster import TargetError
 from ..report import metrics
 from ..report.events import Recorder
-from .loop import PolicyLoop, Services
+from .loop import PolicyLoop
+from .services import Services
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
 async def stop(**_: Any) -> None:
     if _services is not None:
         await _services.streams.close()
+        await _services.prometheus.close()
         await _services.kube.__aexit__()
 
 
@@ -98,6 +100,7 @@ async def look_after(
     finally:
         metrics.POLICIES.dec()
         services().streams.unfollow(loop.key)
+        services().prometheus.unfollow(loop.key)
         services().claims.drop(loop.key)
 
 

@@ -36,6 +36,9 @@ def decide(
         return Refusal(
             Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
         )
+    if not observation.streaming or observation.streaming < observation.expected:
+        # It stands still: the cause is known, but without telemetry only people may act on it.
+        return _for_people(_ENTRIES[diagnosis.causes[0].id])
     held = _too_soon(spec, facts, now)
     refusals: list[Refusal] = []
     for cause in diagnosis.causes:
@@ -51,8 +54,13 @@ def decide(
             else:
                 return Plan(answer)
         if not entry.remedies:
-            refusals.append(Refusal(Reason.NO_REMEDY, f"{entry.title}. {entry.advice}".strip()))
+            refusals.append(_for_people(entry))
     return refusals[0]
+
+
+def _for_people(entry: CauseEntry) -> Refusal:
+    """What people can do about a cause that the operator does nothing about."""
+    return Refusal(Reason.NO_REMEDY, f"{entry.title}. {entry.advice}".strip())
 
 
 def _missing(diagnosis: Diagnosis) -> str:

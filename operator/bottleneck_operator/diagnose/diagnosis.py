@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..api.report import Cause, RuledOut, Symptom
+from ..api.report import Cause, FaultTree, Fishbone, RuledOut, Symptom
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,10 @@ class Diagnosis:
     """The answer to "what is wrong, and why".
 
     ``known`` is False while some objective cannot be judged and none is breached: then there are no
-    causes, and nothing may be done. ``causes`` are ranked by what removing each would return.
+    causes, and nothing may be done. ``causes`` are ranked by what removing each would return; one
+    that another explains stands right behind it. ``runner_up`` is the id of the strongest cause
+    that the first does not explain, or empty. ``fishbone`` and ``fault_tree`` are there whenever
+    hypotheses were tried.
     """
 
     time: float
@@ -34,6 +37,9 @@ class Diagnosis:
     causes: tuple[Cause, ...] = ()
     ruled_out: tuple[RuledOut, ...] = ()
     whys: tuple[str, ...] = ()
+    runner_up: str = ""
+    fishbone: Fishbone | None = None
+    fault_tree: FaultTree | None = None
 
     @property
     def breached(self) -> bool:

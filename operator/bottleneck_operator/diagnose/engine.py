@@ -2,157 +2,150 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from ..api import units
 from ..api.policy import Objectives
-from ..api.report import Cause, Evidence, RuledOut
-from ..observe.observation import NoData, Observation, Reading, Signal, WorkloadType
-from .catalogue import CATALOGUE, CauseEntry, Predicate, Why
+from ..api.report import Evidence, HypothesisState, RuledOut, Symptom
+from ..observe.observation import Observation, Reading, Signal, WorkloadType
+from .catalogue import CATALOGUE, CauseEntry
+from .derived import with_derived
 from .diagnosis import Diagnosis
-from .objectives import evaluate, evidence, figure
+from .objectives import evaluate, evidence, unknown
+from .pictures import Outcome, fault_tree, fishbone
+from .predicates import Signals, Tried, attempt
+from .ranking import Confirmed, cause_of, confirmed, ranked
+from .whys import Line, chain, told
 
-
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """A predicate's outcome: True, False, or None without data."""
-
-    holds: bool | None
-    evidence: Evidence | None
-    reason: str
+HEALTHY = "nothing is wrong"
+NORMAL = "no objective is breached, and every healthy workload is limited by something"
 
 
 def diagnose(
     observation: Observation,
-    objectives: Objectives,
+    objectives: Objectives | None,
     facts: Mapping[str, Signal] | None = None,
+    texts: Mapping[str, str] | None = None,
     catalogue: Sequence[CauseEntry] = CATALOGUE,
 ) -> Diagnosis:
-    """The diagnosis of ``observation``. ``facts`` are signals that telemetry cannot know, such as
-    the desired number of replicas; they may be named in the catalogue like any other."""
-    states = evaluate(objectives, observation)
-    symptom = next((state.symptom for state in states if state.symptom), None)
-    unjudged = any(state.met is None for state in states)
-    if symptom is None:
-        return Diagnosis(observation.time, not unjudged, states)
+    """The diagnosis of ``observation``.
 
-    signals = dict(observation.signals) | dict(facts or {}) | _derived(observation, objectives)
-    confirmed: list[tuple[Cause, CauseEntry]] = []
-    ruled_out: list[RuledOut] = []
-    for entry in catalogue:
-        if entry.workload not in (observation.type, WorkloadType.UNKNOWN):
-            continue
-        tried = [_try(predicate, signals) for predicate in entry.predicates]
-        failed = next((t for t in tried if t.holds is not True), None)
-        share = signals.get(entry.share)
-        if failed is not None:
-            prefix = "no data: " if failed.holds is None else ""
-            ruled_out.append(RuledOut(id=entry.id, reason=prefix + failed.reason))
-        elif not isinstance(share, Reading):
-            ruled_out.append(RuledOut(id=entry.id, reason=f"no data: {entry.share}"))
-        else:
-            confirmed.append((_cause(entry, tried, share), entry))
-    confirmed.sort(key=lambda pair: -pair[0].share)
-    whys: list[str] = []
-    if confirmed:
-        whys = _whys(symptom.text, confirmed[0][1].whys, signals)
+    ``facts`` are signals that telemetry cannot know, such as the desired number of replicas, and
+    ``texts`` what the API server says about them; the catalogue may name both. Without
+    ``objectives`` the strongest fault that is confirmed is itself the symptom; with them nothing is
+    looked for while all are met.
+    """
+    signals = with_derived(observation, facts or {}, objectives)
+    entries = [e for e in catalogue if e.workload in (observation.type, WorkloadType.UNKNOWN)]
+    stopped = [_attempt(entry, signals, True) for entry in entries if entry.breaks]
+    if objectives is not None:
+        stop = _stopped([found for _, found in stopped if found], signals, texts or {})
+        states = evaluate(objectives, observation, stop)
+        symptom = next((state.symptom for state in states if state.symptom), None)
+        if symptom is None:
+            return Diagnosis(observation.time, not unknown(states), states)
+    else:
+        states, symptom = (), None
+
+    tried = {outcome.entry.id: (outcome, found) for outcome, found in stopped}
+    for entry in entries:
+        if not entry.breaks:
+            tried[entry.id] = _attempt(entry, signals, symptom is not None)
+    outcomes = [tried[entry.id][0] for entry in entries]
+    found = {id: cause for id, (_, cause) in tried.items() if cause is not None}
+    order = ranked(found, signals, symptom.objective if symptom else None, entries)
+    roots = [cause for cause in order if cause.root == cause.entry.id]
+    lines = chain(roots[0], found, signals, texts or {}) if roots else []
+    if symptom is None and roots:
+        symptom, lines = _itself(roots[0], lines, signals)
+    runner_up = roots[1] if len(roots) > 1 else None
+    effect = symptom.text if symptom else HEALTHY
     return Diagnosis(
         time=observation.time,
         known=True,
         objectives=states,
         symptom=symptom,
-        causes=tuple(cause for cause, _ in confirmed),
-        ruled_out=tuple(ruled_out),
-        whys=tuple(whys),
+        causes=tuple(cause_of(cause, runner_up if cause is roots[0] else None) for cause in order),
+        ruled_out=tuple(
+            RuledOut(id=outcome.entry.id, reason=outcome.reason)
+            for outcome in outcomes
+            if outcome.state is not HypothesisState.CONFIRMED
+        ),
+        whys=told(symptom.text, lines) if symptom and roots else (),
+        runner_up=runner_up.entry.id if runner_up else "",
+        fishbone=fishbone(effect, outcomes, signals),
+        fault_tree=fault_tree(effect, outcomes),
     )
 
 
-def _derived(observation: Observation, objectives: Objectives) -> dict[str, Signal]:
-    """Figures that follow from others: the objective as a signal, the model's share of latency."""
-    derived: dict[str, Signal] = {}
-    if objectives.latency is not None:
-        target = units.seconds(objectives.latency.target)
-        derived["objective.latency"] = Reading(target, "s", 0.0, "constant", 0.0, "policy")
-    used, available = (observation.signal(f"cpu.{n}Cores") for n in ("used", "available"))
-    if isinstance(used, Reading) and isinstance(available, Reading) and available.value > 0:
-        derived["cpu.busyShare"] = Reading(
-            used.value / available.value, "", used.window, used.statistic, used.age, used.source
-        )
-    queue = observation.signal("inference.queueShare")
-    if isinstance(queue, Reading):
-        derived["inference.serviceShare"] = Reading(
-            max(0.0, 1.0 - queue.value), "", queue.window, queue.statistic, queue.age, queue.source
-        )
-    return derived
+def _attempt(
+    entry: CauseEntry, signals: Signals, breached: bool
+) -> tuple[Outcome, Confirmed | None]:
+    """Tries one cause."""
+    tried = [attempt(condition, signals) for condition in entry.predicates]
+    against = [(veto, attempt(veto.condition, signals)) for veto in entry.vetoes]
+    conditions = [(each.text, each.holds) for each in tried]
+    # A reason against it that is not measured does not hold it up, so it is no condition here.
+    conditions += [
+        (f"not so: {each.text}" if each.holds else each.text, not each.holds)
+        for _, each in against
+        if each.holds is not None
+    ]
+    if entry.needs_breach:
+        conditions.append(("an objective is breached", breached))
+
+    def outcome(state: HypothesisState, reason: str) -> Outcome:
+        return Outcome(entry, state, reason, tuple(conditions))
+
+    failed = next((each for each in tried if each.holds is False), None)
+    missing = next((each for each in tried if each.holds is None), None)
+    if failed is not None:
+        return outcome(HypothesisState.RULED_OUT, failed.text), None
+    for veto, each in against:
+        if each.holds:
+            return outcome(HypothesisState.RULED_OUT, f"{veto.reason} ({each.text})"), None
+    if entry.needs_breach and not breached:
+        return outcome(HypothesisState.RULED_OUT, NORMAL), None
+    if missing is not None:
+        return outcome(HypothesisState.NO_DATA, f"no data: {missing.text}"), None
+    share = entry.share.of(signals)
+    if share is None:
+        conditions.append(("it is known what removing it would return", None))
+        reason = f"no data: what removing it would return ({entry.share.text})"
+        return outcome(HypothesisState.NO_DATA, reason), None
+    reason = " and ".join(each.text for each in tried)
+    cause = confirmed(entry, [*tried, *(_against(each) for _, each in against)], share)
+    return outcome(HypothesisState.CONFIRMED, reason), cause
 
 
-def _try(predicate: Predicate, signals: Mapping[str, Signal]) -> _Tried:
-    signal = signals.get(predicate.signal, NoData(f"{predicate.signal} is not measured"))
-    if isinstance(signal, NoData):
-        return _Tried(None, None, signal.reason)
-    threshold = predicate.threshold
-    if isinstance(threshold, str):
-        bound = signals.get(threshold, NoData(f"{threshold} is not set"))
-        if isinstance(bound, NoData):
-            return _Tried(None, None, bound.reason)
-        threshold = bound.value
-    holds = {
-        ">=": signal.value >= threshold,
-        "<": signal.value < threshold,
-    }[predicate.op]
-    reason = (
-        f"{predicate.signal} is {figure(signal.value, signal.unit)} over {signal.window:.0f}s,"
-        f" not {'at least' if predicate.op == '>=' else 'under'} {figure(threshold, signal.unit)}"
-    )
-    return _Tried(holds, evidence(predicate.signal, signal, threshold, predicate.source), reason)
+def _against(tried: Tried) -> Tried:
+    """A reason against, for the count of what was measured: it brings no evidence for the cause."""
+    return Tried(tried.holds, tried.text, (), tried.asked, tried.measured)
 
 
-def _cause(entry: CauseEntry, tried: Sequence[_Tried], share: Reading) -> Cause:
-    found = [t.evidence for t in tried if t.evidence is not None]
-    return Cause(
-        id=entry.id,
-        class_=entry.class_,
-        category=entry.category,
-        title=entry.title,
-        share=min(1.0, max(0.0, share.value)),
-        confidence=_confidence(found),
-        evidence=found,
-    )
+def _stopped(
+    found: Sequence[Confirmed], signals: Signals, texts: Mapping[str, str]
+) -> Symptom | None:
+    """That the workload does not run, where a cause says so."""
+    if not found:
+        return None
+    lines = chain(found[0], {}, signals, texts)
+    symptom, _ = _itself(found[0], lines, signals)
+    return symptom
 
 
-def _confidence(found: Sequence[Evidence]) -> float:
-    """How far the weakest figure is beyond its threshold: 0.5 at the threshold, towards 1 away from
-    it. A ranking aid, not a probability."""
-    margins = []
-    for item in found:
-        if item.threshold is None:
-            continue
-        scale = max(abs(item.threshold), 1e-9)
-        margins.append(min(1.0, abs(item.value - item.threshold) / scale))
-    return round(0.5 + 0.5 * min(margins, default=0.0), 2)
+def _itself(cause: Confirmed, lines: list[Line], signals: Signals) -> tuple[Symptom, list[Line]]:
+    """A cause as its own symptom: the first line of its chain is what is wrong, the rest is why."""
+    text, figures = f"{cause.entry.title}", _figures(cause)
+    if lines:
+        text = lines[0].text[:1].upper() + lines[0].text[1:]
+        for name in lines[0].signals:
+            reading = signals.get(name)
+            if isinstance(reading, Reading):
+                figures = evidence(name, reading, None, reading.source)
+                break
+    return Symptom(objective="Fault", text=text, evidence=figures), lines[1:]
 
 
-def _whys(symptom: str, chain: Sequence[Why], signals: Mapping[str, Signal]) -> list[str]:
-    lines = [symptom]
-    for why in chain:
-        readings = {name: signals.get(name) for name in why.signals}
-        if not all(isinstance(reading, Reading) for reading in readings.values()):
-            break
-        if why.when is not None and _try(why.when, signals).holds is not True:
-            break
-
-        def fill(match: re.Match[str]) -> str:
-            reading = signals[match.group(1)]
-            assert isinstance(reading, Reading)
-            return figure(reading.value, reading.unit)
-
-        text = re.sub(r"\{([\w.]+)\}", fill, why.text)
-        cited = [
-            f"{name} {reading.statistic} over {reading.window:.0f}s"
-            for name, reading in readings.items()
-            if isinstance(reading, Reading) and reading.window > 0
-        ]
-        lines.append(f"Because {text}" + (f" [{'; '.join(cited)}]" if cited else ""))
-    return lines
+def _figures(cause: Confirmed) -> Evidence:
+    first = cause.found[0]
+    return evidence(first.predicate.signal, first.reading, first.bound, first.predicate.source)

@@ -12,12 +12,18 @@ from typing import Any
 
 from bottleneck_sidecar import wire
 
-from ..api.conditions import GROUP, INJECT_LABEL, INJECTED_LABEL, KNOBS_ANNOTATION
+from ..api.conditions import (
+    AGENT_CONTAINER,
+    GROUP,
+    INJECT_LABEL,
+    INJECTED_LABEL,
+    KNOBS_ANNOTATION,
+)
 
 Object = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON has it."""
 
-AGENT = "bottleneck-agent"
+AGENT = AGENT_CONTAINER
 RUN_VOLUME = "bottleneck-run"
 RUN_PATH = "/var/run/bottleneck"
 KNOBS_VOLUME = "bottleneck-knobs"

@@ -1,15 +1,13 @@
-"""Cluster facts: the target, its scale, its pods, who else owns its replicas."""
+"""The target, its scale, and who else owns its replicas: read from the API server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..api.conditions import INJECTED_LABEL, KNOBS_ANNOTATION
 from ..api.meta import TargetRef
-from ..kube import Kube, KubeError, Object, Resource
-from .selectors import Selector, from_string, matches
+from ..kube import Kube, KubeError, Resource
+from .selectors import Selector, from_string
+from .workload import Workload, workload_of
 
 
 class TargetError(Exception):
@@ -33,21 +31,7 @@ class Target:
     ready: int | None
     active: bool
     finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """What the operator keeps of a pod: as little as a fleet allows."""
-
-    uid: str
-    name: str
-    namespace: str
-    labels: Mapping[str, str]
-    ip: str
-    running: bool
-    ready: bool
-    started: str
-    knobs: str
+    workload: Workload = field(default_factory=Workload)
 
 
 async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
@@ -92,6 +76,7 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
             for condition in status.get("conditions") or []
             if ref.kind == "Job"
         ),
+        workload=workload_of(found, replicas if resource.scalable else None),
     )
 
 
@@ -103,45 +88,3 @@ async def owner_of_replicas(kube: Kube, namespace: str, ref: TargetRef) -> str |
         if target["kind"] == ref.kind and target["name"] == ref.name:
             return str(item["metadata"]["name"])
     return None
-
-
-def pod_of(document: Mapping[str, Any]) -> Pod:
-    """The slim record of a Pod object."""
-    metadata, status = document["metadata"], document.get("status") or {}
-    annotations = metadata.get("annotations") or {}
-    conditions = status.get("conditions") or []
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    going = metadata.get("deletionTimestamp") is not None
-    return Pod(
-        uid=metadata["uid"],
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        labels=dict(metadata.get("labels") or {}),
-        ip=status.get("podIP") or "",
-        running=status.get("phase") == "Running" and not going,
-        ready=ready and not going,
-        started=status.get("startTime") or "",
-        knobs=annotations.get(KNOBS_ANNOTATION, ""),
-    )
-
-
-@dataclass(slots=True)
-class PodStore:
-    """Injected pods of the cluster, kept up to date by a watch."""
-
-    _pods: dict[str, dict[str, Pod]] = field(default_factory=dict)
-
-    def update(self, document: Object, deleted: bool = False) -> Pod:
-        """Takes a watch event; gives the pod's record."""
-        pod = pod_of(document)
-        pods = self._pods.setdefault(pod.namespace, {})
-        if deleted or INJECTED_LABEL not in pod.labels:
-            pods.pop(pod.uid, None)
-        else:
-            pods[pod.uid] = pod
-        return pod
-
-    def of(self, namespace: str, selector: Selector) -> list[Pod]:
-        """Pods that a selector matches, in a stable order."""
-        pods: Iterable[Pod] = self._pods.get(namespace, {}).values()
-        return sorted((p for p in pods if matches(selector, p.labels)), key=lambda pod: pod.name)

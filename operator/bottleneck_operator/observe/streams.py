@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from bottleneck_sidecar import wire
 
-from .cluster import Pod
 from .history import History
+from .pods import Pod
 
 log = logging.getLogger(__name__)
 

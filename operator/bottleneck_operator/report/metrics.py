@@ -23,6 +23,11 @@ DECISION_SECONDS = Histogram(
 ACTIONS = Counter("bottleneck_actions_total", "Actions planned.", ["type"])
 VERDICTS = Counter("bottleneck_verdicts_total", "Verdicts on actions.", ["type", "verdict"])
 ERRORS = Counter("bottleneck_turn_errors_total", "Turns of a loop that failed.", ["kind"])
+INQUIRIES = Counter(
+    "bottleneck_inquiry_requests_total",
+    "Requests to the API server that were made only because something was wrong.",
+    ["resource"],
+)
 LINES = Gauge("bottleneck_telemetry_lines", "Lines of telemetry taken since the start.")
 REFUSED = Gauge(
     "bottleneck_telemetry_refused_lines", "Lines of telemetry refused since the start.", ["reason"]

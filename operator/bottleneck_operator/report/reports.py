@@ -135,6 +135,16 @@ async def set_status(
     return updated
 
 
+async def set_next(
+    kube: Kube, store: ReportStore, report: BottleneckReport, constraint: str, now: datetime
+) -> BottleneckReport:
+    """Writes what limits the workload after a kept action; guarded as ``set_status`` is."""
+    entry = TimelineEntry(time=now, what="Next", message=constraint)
+    timeline = [*report.status.timeline, entry][-TIMELINE:]
+    status = report.status.model_copy(update={"next": constraint, "timeline": timeline})
+    return await set_status(kube, store, report, status)
+
+
 def advanced(
     status: ReportStatus, step: Next, now: datetime, after: list[float] | None = None
 ) -> ReportStatus:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from ..api.conditions import Condition, Reason
 from ..api.policy import (
+    BaselineStatus,
     BottleneckPolicy,
     BottleneckStatus,
     ConditionStatus,
@@ -21,6 +22,7 @@ from ..api.report import BottleneckReport, Phase
 from ..decide.decision import Plan, Refusal
 from ..decide.lifecycle import acknowledged, desired_knobs
 from ..diagnose.diagnosis import Diagnosis
+from ..diagnose.objectives import RUNNING
 from ..observe.observation import Observation
 
 
@@ -47,8 +49,11 @@ class View:
     telemetry: Problem | None = None
     observation: Observation | None = None
     diagnosis: Diagnosis | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Other people's words, under the names of the signals that they go with."""
     decision: Plan | Refusal | None = None
     reports: Sequence[BottleneckReport] = field(default_factory=tuple)
+    baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
 
 
 _PROGRESS = {
@@ -102,12 +107,14 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         bottleneck=BottleneckStatus(id=top.id, title=top.title, share=round(top.share, 2))
         if top
         else None,
-        why=". ".join(diagnosis.whys) if diagnosis else "",
+        why=_sentences(diagnosis.whys) if diagnosis else "",
         knobs=_knobs(view),
         last_action=_last_action(view.reports),
+        next=_next(view.reports),
         next_report=max(
             [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
+        baselines=list(view.baselines),
     )
 
 
@@ -139,9 +146,21 @@ def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
         return condition(kind, None, Reason.UNKNOWN, "there is no data to judge by")
     if diagnosis.symptom is None:
         return condition(kind, False, Reason.OBJECTIVES_MET, "every objective is met")
-    cause = diagnosis.causes[0].title if diagnosis.causes else "no known cause is confirmed"
+    cause = "no known cause is confirmed"
+    if diagnosis.causes:
+        words = [view.texts.get(item.signal, "") for item in diagnosis.causes[0].evidence]
+        cause = _sentences([diagnosis.causes[0].title, *words])
+    if diagnosis.symptom.objective == RUNNING:
+        return condition(kind, True, Reason.STANDSTILL, cause)
     message = f"{diagnosis.symptom.objective} is breached: {cause}"
     return condition(kind, True, Reason.OBJECTIVE_BREACHED, message)
+
+
+def _sentences(lines: Iterable[str]) -> str:
+    """The lines as one paragraph, each once. Some are other people's, with a full stop already."""
+    told = list(dict.fromkeys(filter(None, lines)))
+    ended = [line if line.endswith(".") else f"{line}." for line in told[:-1]]
+    return " ".join([*ended, *told[-1:]])
 
 
 def _progressing(view: View, condition: _Condition) -> ConditionStatus:
@@ -190,11 +209,18 @@ def _last_action(reports: Iterable[BottleneckReport]) -> LastAction | None:
     return last
 
 
+def _next(reports: Iterable[BottleneckReport]) -> str:
+    """What the newest kept action left as the constraint."""
+    kept = [report.status.next for report in reports if report.status.phase is Phase.KEPT]
+    return kept[-1] if kept else ""
+
+
 def substance(status: PolicyStatus) -> PolicyStatus:
     """What is worth a write at once: everything but moving figures and their prose."""
     return status.model_copy(
         update={
             "why": "",
+            "baselines": [],
             "conditions": [
                 c.model_copy(update={"message": "", "last_transition_time": None})
                 for c in status.conditions

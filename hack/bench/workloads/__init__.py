@@ -1,0 +1,1 @@
+"""The programs that the benchmark's faults are injected into."""

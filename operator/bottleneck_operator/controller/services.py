@@ -1,0 +1,29 @@
+"""What the loops of all policies share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..kube import Kube
+from ..observe.pods import PodStore
+from ..observe.prometheus_feeds import Feeds
+from ..observe.streams import Streams
+from ..report.events import Recorder
+from ..report.reports import ReportStore
+from .claims import Claims
+
+
+@dataclass(slots=True)
+class Services:
+    """One of each in a process."""
+
+    kube: Kube
+    recorder: Recorder
+    pods: PodStore = field(default_factory=PodStore)
+    reports: ReportStore = field(default_factory=ReportStore)
+    streams: Streams = field(default_factory=Streams)
+    claims: Claims = field(default_factory=Claims)
+    prometheus: Feeds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prometheus = Feeds(self.kube)

@@ -1,0 +1,77 @@
+"""Pods as the operator keeps them: as little as a fleet allows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..api.conditions import INJECTED_LABEL, KNOBS_ANNOTATION
+from .documents import Document
+from .selectors import Selector, matches
+from .troubles import Trouble, remembered, trouble_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The slim record of a Pod object. ``phase`` is the pod's own, or "Terminating"; ``trouble`` is
+    None for a pod of which nothing is wrong."""
+
+    uid: str
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    ip: str
+    running: bool
+    ready: bool
+    started: str
+    knobs: str
+    phase: str = ""
+    trouble: Trouble | None = None
+
+
+def pod_of(document: Document) -> Pod:
+    """The slim record of a Pod object."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    conditions = status.get("conditions") or []
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    going = metadata.get("deletionTimestamp") is not None
+    return Pod(
+        uid=metadata["uid"],
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        labels=dict(metadata.get("labels") or {}),
+        ip=status.get("podIP") or "",
+        running=status.get("phase") == "Running" and not going,
+        ready=ready and not going,
+        started=status.get("startTime") or "",
+        knobs=annotations.get(KNOBS_ANNOTATION, ""),
+        phase="Terminating" if going else status.get("phase") or "",
+        trouble=trouble_of(document),
+    )
+
+
+@dataclass(slots=True)
+class PodStore:
+    """Injected pods of the cluster, kept up to date by a watch."""
+
+    _pods: dict[str, dict[str, Pod]] = field(default_factory=dict)
+
+    def update(self, document: dict[str, Any], deleted: bool = False) -> Pod:
+        """Takes a watch event; gives the pod's record."""
+        pod = pod_of(document)
+        pods = self._pods.setdefault(pod.namespace, {})
+        if deleted or INJECTED_LABEL not in pod.labels:
+            pods.pop(pod.uid, None)
+            return pod
+        before = pods.get(pod.uid)
+        if before is not None and before.trouble is not None:
+            pod = replace(pod, trouble=remembered(pod.trouble, before.trouble))
+        pods[pod.uid] = pod
+        return pod
+
+    def of(self, namespace: str, selector: Selector) -> list[Pod]:
+        """Pods that a selector matches, in a stable order."""
+        pods: Iterable[Pod] = self._pods.get(namespace, {}).values()
+        return sorted((p for p in pods if matches(selector, p.labels)), key=lambda pod: pod.name)
