@@ -298,11 +298,14 @@ class StepMonitor:
 
 
 def _low_precision(optimizer: Any) -> bool:
-    return any(
-        parameter.dtype in hooks.LOW_PRECISION
-        for group in optimizer.param_groups
-        for parameter in group["params"][:1]
-    )
+    try:
+        return any(
+            parameter.dtype in hooks.LOW_PRECISION
+            for group in optimizer.param_groups
+            for parameter in group["params"][:1]
+        )
+    except Exception:  # an optimizer that keeps its parameters in its own way
+        return False
 
 
 def _number_of(variable: str) -> int | None:
