@@ -87,8 +87,16 @@ class Clock:
             self._stack.append(~present)
         else:
             self._stack.append(present)
-        if slot != present and (present < CHECKPOINT or slot >= CHECKPOINT):
+        if slot == present or slot < CHECKPOINT <= present:
+            return
+        if self._sampled or self.mark < 0:
             self.switch(slot)
+            return
+        # What switch() does, without calling it: these lines run several times in every step.
+        now = time.perf_counter()
+        self.seconds[present] += now - self.mark
+        self.mark = now
+        self.slot = slot
 
     def leave(self) -> None:
         """Goes back to the slot around the present one."""
@@ -96,8 +104,15 @@ class Clock:
         if before < 0:
             self.held = max(0, self.held - 1)
             before = ~before
-        if before != self.slot:
+        if before == self.slot:
+            return
+        if self._sampled or self.mark < 0:
             self.switch(before)
+            return
+        now = time.perf_counter()
+        self.seconds[self.slot] += now - self.mark
+        self.mark = now
+        self.slot = before
 
     def end_step(self) -> float:
         """Leaves everything that is open. Returns now."""
