@@ -40,13 +40,15 @@ format: venv ## Lay the code out
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-generate: venv ## Write what is generated from the code: CRDs, the page of causes
+generate: venv ## Write what is generated from the code: CRDs, the pages of causes and of metrics
 	$(BIN)/python -m bottleneck_operator.api.crd crds/
 	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md
+	$(BIN)/python -m bottleneck_operator.observe.prometheus_docs docs/prometheus.md
 
 verify: venv lint ## Lint, and fail where something generated differs from the code
 	$(BIN)/python -m bottleneck_operator.api.crd crds/ --check
 	$(BIN)/python -m bottleneck_operator.diagnose.docs docs/causes.md --check
+	$(BIN)/python -m bottleneck_operator.observe.prometheus_docs docs/prometheus.md --check
 
 cluster-up: ## Start the built-in cluster and print the KUBECONFIG to use
 	@$(LOCALCLUSTER) up --name $(CLUSTER)

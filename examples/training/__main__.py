@@ -119,12 +119,10 @@ def train(args: argparse.Namespace, rank: int, world: int) -> None:
         with monitor.phase("forward"):
             scores = network(images)
             loss = nn.functional.cross_entropy(scores, labels)
-        with monitor.phase("backward"):
-            loss.backward()
+        loss.backward()
         last = stop.wanted
         if world > 1:
-            with monitor.phase("collective"):
-                last = average(network, last, world)
+            last = average(network, last, world)
         optimizer.step()
         monitor.step(samples=len(labels), loss=loss)
         if rank == 0:

@@ -22,6 +22,8 @@ CLUSTER_PACKAGES = {
     "openssl": "openssl",
 }
 IMAGE_PACKAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+PROMETHEUS_PACKAGES = {"prometheus": "prometheus"}
+"""For tests/prometheus, which start a server of their own."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -92,6 +94,10 @@ def _keep_services_off(packages: list[str]) -> None:
     """Where systemd runs, keep freshly installed daemons from starting at the next boot."""
     if not Path("/run/systemd/system").exists():
         return
-    units = {"etcd-server": "etcd.service", "containerd": "containerd.service"}
+    units = {
+        "etcd-server": "etcd.service",
+        "containerd": "containerd.service",
+        "prometheus": "prometheus.service",
+    }
     for unit in (units[name] for name in packages if name in units):
         subprocess.run(["systemctl", "disable", "--quiet", unit], check=False)

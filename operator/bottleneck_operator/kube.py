@@ -7,10 +7,11 @@ with a scale subresource, and a dictionary says it all.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -107,6 +108,35 @@ class Kube:
             raise KubeError(response.status, _message(data))
         document: Object = json.loads(data) if data else {}
         return document
+
+    async def lines(
+        self, path: str, query: Mapping[str, str], silence: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Lines of an answer that goes on, each with its newline, until its end. Raises
+        ``KubeError`` for an answer that is not a success, OSError where the connection broke,
+        TimeoutError after ``silence`` seconds without a word, ValueError for too long a line."""
+        serialized = await self._api.param_serialize(
+            method="GET",
+            resource_path=path,
+            query_params=list(query.items()),
+            header_params={"Accept": "*/*"},
+            auth_settings=["BearerToken"],
+        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=silence)
+        response = None
+        try:
+            response = (await self._api.call_api(*serialized, _request_timeout=timeout)).response
+            if response.status != 200:
+                raise KubeError(response.status, _message(await response.read()))
+            while line := await response.content.readline():
+                yield line
+        except ApiException as error:
+            raise KubeError(error.status or 0, str(error.body or error.reason)) from None
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error) or type(error).__name__) from None
+        finally:
+            if response is not None:
+                response.close()
 
     async def get(self, path: str, **query: str) -> Object:
         """GET of an object or of a collection."""

@@ -2,10 +2,15 @@
 
 The time since the last mark belongs to the present slot, so that the slots add up to the time that
 has passed. The same marks split the CPU time of the thread.
+
+Asking for the CPU time is a system call, which makes the work after it slower too. So of short
+steps only one in several is asked, each one for all of its block: which one is drawn by lot, so
+that nothing regular in the steps can hide between the samples.
 """
 
 from __future__ import annotations
 
+import random
 import time
 
 from bottleneck_sidecar.wire import PHASES
@@ -20,11 +25,30 @@ LONG = {CHECKPOINT: "checkpoint", EVALUATION: "evaluation"}
 """Slots from ``CHECKPOINT`` on belong to no step. Nothing within them counts as part of one: a
 batch that an evaluation waits for is no delay of training."""
 
+SAMPLE_SECONDS = 0.05
+"""A block of steps whose CPU time is taken from one of them is about so long."""
+
+MAX_BLOCK = 10
+
 
 class Clock:
     """For the thread that made it only. ``seconds`` and ``cpu_seconds`` have one entry per slot."""
 
-    __slots__ = ("_cpu_mark", "_stack", "cpu_seconds", "held", "mark", "seconds", "slot")
+    __slots__ = (
+        "_begun",
+        "_block",
+        "_cpu_mark",
+        "_drawn",
+        "_lots",
+        "_position",
+        "_sampled",
+        "_stack",
+        "cpu_seconds",
+        "held",
+        "mark",
+        "seconds",
+        "slot",
+    )
 
     def __init__(self) -> None:
         self.seconds = [0.0] * (EVALUATION + 1)
@@ -36,15 +60,22 @@ class Clock:
         self.mark = -1.0
         """When the last switch was (``perf_counter``); negative before the first."""
         self._cpu_mark = 0.0
+        self._lots = random.Random()  # noqa: S311 - the script's own random numbers stay as they are
+        self._block, self._position, self._drawn = 1, 0, 0
+        self._sampled = True
+        self._begun = -1.0
 
     def switch(self, slot: int) -> float:
         """From now on the time belongs to ``slot``. Returns now."""
-        now, cpu = time.perf_counter(), time.thread_time()
+        now = time.perf_counter()
         if self.mark >= 0:
             self.seconds[self.slot] += now - self.mark
-            self.cpu_seconds[self.slot] += cpu - self._cpu_mark
+        if self._sampled:
+            cpu = time.thread_time()
+            if self.mark >= 0:
+                self.cpu_seconds[self.slot] += (cpu - self._cpu_mark) * self._block
+            self._cpu_mark = cpu
         self.mark = now
-        self._cpu_mark = cpu
         self.slot = slot
         return now
 
@@ -56,8 +87,16 @@ class Clock:
             self._stack.append(~present)
         else:
             self._stack.append(present)
-        if slot != present and (present < CHECKPOINT or slot >= CHECKPOINT):
+        if slot == present or slot < CHECKPOINT <= present:
+            return
+        if self._sampled or self.mark < 0:
             self.switch(slot)
+            return
+        # What switch() does, without calling it: these lines run several times in every step.
+        now = time.perf_counter()
+        self.seconds[present] += now - self.mark
+        self.mark = now
+        self.slot = slot
 
     def leave(self) -> None:
         """Goes back to the slot around the present one."""
@@ -65,14 +104,36 @@ class Clock:
         if before < 0:
             self.held = max(0, self.held - 1)
             before = ~before
-        if before != self.slot:
+        if before == self.slot:
+            return
+        if self._sampled or self.mark < 0:
             self.switch(before)
+            return
+        now = time.perf_counter()
+        self.seconds[self.slot] += now - self.mark
+        self.mark = now
+        self.slot = before
 
     def end_step(self) -> float:
         """Leaves everything that is open. Returns now."""
         self._stack.clear()
         self.held = 0
-        return self.switch(OTHER)
+        now = self.switch(OTHER)
+        before = self._sampled
+        self._position += 1
+        if self._position >= self._block:
+            self._next_block(now)
+        self._sampled = self._position == self._drawn
+        if self._sampled and not before:
+            self._cpu_mark = time.thread_time()
+        return now
+
+    def _next_block(self, now: float) -> None:
+        step = (now - self._begun) / self._block if self._begun >= 0 else SAMPLE_SECONDS
+        self._begun = now
+        self._block = min(MAX_BLOCK, max(1, round(SAMPLE_SECONDS / max(step, 1e-6))))
+        self._position = 0
+        self._drawn = self._lots.randrange(self._block)
 
     def since(self, at: float, cpu: float | None, slot: int) -> None:
         """Gives what has passed since ``at`` (a reading of ``perf_counter``, ``cpu`` one of
@@ -82,9 +143,10 @@ class Clock:
             return
         self.seconds[present] += at - self.mark
         self.mark = at
-        if cpu is None:  # seen by another thread, while this one waited: its CPU time was before
-            cpu = time.thread_time()
-        self.cpu_seconds[present] += cpu - self._cpu_mark
-        self._cpu_mark = cpu
+        if self._sampled:
+            if cpu is None:  # seen by another thread, while this one waited
+                cpu = time.thread_time()
+            self.cpu_seconds[present] += (cpu - self._cpu_mark) * self._block
+            self._cpu_mark = cpu
         self.slot = slot
         self.switch(present)

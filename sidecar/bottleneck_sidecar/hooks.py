@@ -126,7 +126,8 @@ def _backward(original: Any) -> Any:
         if monitor is None:
             return original(tensors, *args, **kwargs)
         clock = monitor.clock
-        monitor._backward_begins()
+        if monitor.stand_in:
+            monitor._backward_begins()
         # A phase that the user has opened is his word on what this is.
         named = clock.held > 0
         if not named:
@@ -161,9 +162,13 @@ class _LastGradient:
         compiled = sys.modules.get("torch._dynamo.compiled_autograd")
         if getattr(compiled, "compiled_autograd_enabled", False):
             return  # it would compile the graph anew for each new hook
-        for root in (roots,) if isinstance(roots, torch.Tensor) else tuple(roots):
-            if isinstance(root, torch.Tensor) and root.requires_grad:
-                self._hooks.append(root.register_hook(self._begun))
+        # Not through any other iterable: it could be gone through once only.
+        for root in roots if isinstance(roots, list | tuple) else (roots,):
+            try:
+                if isinstance(root, torch.Tensor) and root.requires_grad:
+                    self._hooks.append(root.register_hook(self._begun))
+            except Exception:  # a tensor of another kind: no hook, no figure
+                return
 
     def _begun(self, gradient: Any) -> None:
         torch.autograd.Variable._execution_engine.queue_callback(self._ended)
@@ -184,9 +189,11 @@ class _LastGradient:
 
 def _several_ranks() -> bool:
     distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_initialized():
-        return False
-    return bool(distributed.get_world_size() > 1)
+    return bool(
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
 
 
 def _save(original: Any) -> Any:
@@ -234,11 +241,16 @@ def _autocast(original: Any) -> Any:
     @functools.wraps(original)
     def enter(context: Any) -> Any:
         monitor = None if torch.compiler.is_dynamo_compiling() else watched()
-        if monitor is not None and context._enabled and context.fast_dtype in LOW_PRECISION:
+        if monitor is not None and _low_precision(context):
             monitor._low_precision_used()
         return original(context)
 
     return enter
+
+
+def _low_precision(context: Any) -> bool:
+    enabled = getattr(context, "_enabled", False)
+    return bool(enabled and getattr(context, "fast_dtype", None) in LOW_PRECISION)
 
 
 def _shutdown(original: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
-from bottleneck_sidecar.clock import DATA
+from bottleneck_sidecar.clock import CHECKPOINT, DATA
 from bottleneck_sidecar.loader import PREFETCH, WORKERS, AdjustableLoader, NotAdjustableError
 
 if TYPE_CHECKING:
@@ -49,14 +49,19 @@ class MonitoredLoader:
         finally:
             clock.leave()
         while True:
-            monitor._begin_waiting()
-            clock.enter(DATA)
+            around = clock.slot
+            if around >= CHECKPOINT:  # an evaluation's time is its own, and no step reports in it
+                monitor._begin_waiting()
+                around = DATA
+            else:
+                clock.switch(DATA)
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             finally:
-                clock.leave()
+                if around != DATA:
+                    clock.switch(around)
             yield batch
 
     def knobs(self) -> dict[str, float | str | bool]:

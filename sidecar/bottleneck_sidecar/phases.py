@@ -20,7 +20,7 @@ class Phase:
         self._slot = slot
 
     def __enter__(self) -> None:
-        self._clock.enter(self._slot, user=True)
+        self._clock.enter(self._slot, True)
 
     def __exit__(self, *_: object) -> None:
         self._clock.leave()

@@ -133,7 +133,10 @@ def _next(original: Any) -> Any:
 def _size(batch: Any, depth: int = 4) -> int:
     """Length of the first tensor in a batch; 0 if there is none."""
     if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.dim() else 1
+        try:
+            return batch.shape[0] if batch.dim() else 1
+        except RuntimeError:  # a nested tensor has no shape
+            return len(batch)
     if depth and isinstance(batch, Mapping):
         batch = list(batch.values())
     if depth and isinstance(batch, list | tuple):

@@ -16,7 +16,6 @@ import atexit
 import os
 import threading
 import time
-import weakref
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from torch.optim.optimizer import (
 )
 
 from bottleneck_sidecar import capabilities, hooks, proc
+from bottleneck_sidecar import knobs as knobs_file
 from bottleneck_sidecar.client import GPU_VARIABLE, REPORT_SECONDS, Client, new_epoch
 from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMIZER, Clock
 from bottleneck_sidecar.loader_knobs import LoaderKnobs
@@ -75,11 +75,12 @@ class StepMonitor:
         self._samples = 0
         self._low = False
         self._low_steps = 0
-        self._low_optimizers: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+        self._low_optimizers: dict[int, bool] = {}
+        """By id; emptied with each report, so that a number is not another one's for long."""
         self._last_step_at: float | None = None
         self._loss: Any = None
         self._workers = LoaderWorkers()
-        self._reported_at = float("-inf")
+        self._reported_at = self._knobs_at = float("-inf")
         self._phases = {name: Phase(self.clock, index) for name, index in INDEX.items()}
         self._long = {slot: LongPhase(self, slot) for slot in LONG}
         self._capabilities: list[str] | None = None
@@ -157,9 +158,11 @@ class StepMonitor:
             self._low = False
         if loss is not None:
             self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
-        if self._knobs.news():
-            with self._phases["data"]:
-                self._knobs.follow(self._steps)
+        if now >= self._knobs_at and self._knobs.path is not None:
+            self._knobs_at = now + knobs_file.LOOK_SECONDS
+            if self._knobs.news():
+                with self._phases["data"]:
+                    self._knobs.follow(self._steps)
         if self._knobs.urgent or now - self._reported_at >= REPORT_SECONDS:
             self._report(now)
 
@@ -186,9 +189,9 @@ class StepMonitor:
     def _optimizer_ended(self, optimizer: Any, *_: Any) -> None:
         if self.enabled and threading.get_ident() == self._thread:
             self.clock.leave()
-            low = self._low_optimizers.get(optimizer)
+            low = self._low_optimizers.get(id(optimizer))
             if low is None:
-                low = self._low_optimizers[optimizer] = _low_precision(optimizer)
+                low = self._low_optimizers[id(optimizer)] = _low_precision(optimizer)
             self._low = self._low or low
 
     def _backward_begins(self) -> None:
@@ -295,11 +298,14 @@ class StepMonitor:
 
 
 def _low_precision(optimizer: Any) -> bool:
-    return any(
-        parameter.dtype in hooks.LOW_PRECISION
-        for group in optimizer.param_groups
-        for parameter in group["params"][:1]
-    )
+    try:
+        return any(
+            parameter.dtype in hooks.LOW_PRECISION
+            for group in optimizer.param_groups
+            for parameter in group["params"][:1]
+        )
+    except Exception:  # an optimizer that keeps its parameters in its own way
+        return False
 
 
 def _number_of(variable: str) -> int | None:

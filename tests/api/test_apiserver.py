@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import yaml
 from bottleneck_operator.api.policy import BottleneckPolicy, PolicyStatus
 from bottleneck_operator.api.report import BottleneckReport, ReportStatus
+from bottleneck_operator.api.signals import SIGNALS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("crds")]
 
@@ -35,6 +37,12 @@ def policy(**spec: Any) -> Object:
         "metadata": {"name": "ranker"},
         "spec": {key: value for key, value in whole.items() if value is not None},
     }
+
+
+def prometheus(**parts: Any) -> Object:
+    """A good policy that names a Prometheus server."""
+    server = {"url": "http://prometheus.monitoring:9090"} | parts
+    return policy(telemetry={"prometheus": server})
 
 
 def target(**parts: str) -> Object:
@@ -213,6 +221,40 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(limits={"actionsPerHour": 0}),
         "spec.limits.actionsPerHour in body should be greater than or equal to 1",
     ),
+    "an address without its scheme": (
+        policy(telemetry={"prometheus": {"url": "prometheus:9090"}}),
+        'spec.telemetry.prometheus.url: Invalid value: "prometheus:9090": write the address of the'
+        " Prometheus server with http:// or https://",
+    ),
+    "a password in an address": (
+        policy(telemetry={"prometheus": {"url": "http://me:secret@prometheus:9090"}}),
+        "spec.telemetry.prometheus.url: Invalid value",
+    ),
+    "a signal that nobody knows": (
+        prometheus(queries={"inference.latencyP95": "up"}),
+        "spec.telemetry.prometheus.queries: Invalid value: write the name of a signal, such as"
+        " inference.latency (docs/signals.md lists them), or begin a name of your own with custom.",
+    ),
+    "a fact that the API server knows better": (
+        prometheus(queries={"replicas.desired": "up"}),
+        "spec.telemetry.prometheus.queries: Invalid value: write the name of a signal",
+    ),
+    "a query of nothing": (
+        prometheus(queries={"custom.depth": " "}),
+        "write a PromQL expression, such as",
+    ),
+    "a label with a dash": (
+        prometheus(selector={"my-label": "x"}),
+        "spec.telemetry.prometheus.selector: Invalid value: write names of Prometheus labels",
+    ),
+    "an interval without a unit": (
+        prometheus(interval="15"),
+        'spec.telemetry.prometheus.interval: Invalid value: "15": write a duration with its unit',
+    ),
+    "an interval of nothing": (
+        prometheus(interval="10ms"),
+        "spec.telemetry.prometheus.interval: Invalid value: write an interval from",
+    ),
     "a name too long for a label": (
         policy() | {"metadata": {"name": "a" * 64}},
         "write a metadata.name of at most 63 characters",
@@ -232,6 +274,25 @@ def test_the_policies_of_the_documentation_are_accepted(cluster: Cluster, namesp
     assert len(blocks) == 2
     for block in blocks:
         cluster.kubectl("-n", namespace, "create", "-f", "-", input=block)
+
+
+def test_the_policy_of_the_page_about_prometheus_is_accepted(create: Create) -> None:
+    text = (ROOT / "docs" / "prometheus.md").read_text()
+    (page,) = re.findall(r"^```yaml\n(apiVersion.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    made = create(yaml.safe_load(page))["spec"]["telemetry"]["prometheus"]
+    assert made == {"url": "http://prometheus-server.monitoring:80", "interval": "15s"}
+
+
+def test_every_signal_may_have_a_query(create: Create) -> None:
+    names = [*SIGNALS, "custom.depth", "custom.feed.depth", "inference.dependency.feature-store"]
+    for number, start in enumerate(range(0, len(names), 32)):
+        queries = dict.fromkeys(names[start : start + 32], "x" * 4096)
+        document = prometheus(queries=queries, selector={"cluster": 'a"b'})
+        document["metadata"]["name"] = f"ranker-{number}"
+        made = BottleneckPolicy.model_validate(create(document))
+        assert made.spec.telemetry is not None
+        assert made.spec.telemetry.prometheus is not None
+        assert made.spec.telemetry.prometheus.queries == queries
 
 
 def test_defaults_are_filled_in(create: Create) -> None:

@@ -50,6 +50,7 @@ HEALTHY_TRAINING = CONTAINER | {
     "training.lowPrecisionShare": 1.0,
     "training.stragglerRatio": 1.05,
     "training.stragglerRank": 1.0,
+    "training.collectiveFloorShare": 0.07,
     "training.cpuShare": 0.9,
     "training.ranks": 1.0,
     "training.sinceStepSeconds": 0.2,
@@ -200,6 +201,12 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             {"training.stragglerRatio": 1.8, "training.collectiveShare": 0.5},
             {"training.stragglerRatio": 1.3, "training.collectiveShare": 0.2},
         ),
+        (
+            TRAINING,
+            {"training.stragglerRatio": 1.8, "training.stragglerShare": 0.4}
+            | {"training.collectiveShare": 0.5},
+            {"training.stragglerShare": 0.09},
+        ),
     ],
     "slow-storage": [
         (TRAINING, SLOW_STORAGE | {"loader.blockedShare": 0.9}, {"loader.blockedShare": 0.49}),
@@ -238,13 +245,21 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         ),
     ],
     "communication-bound": [
-        (TRAINING, {"training.collectiveShare": 0.5}, {"training.collectiveShare": 0.29}),
+        (
+            TRAINING,
+            {"training.collectiveShare": 0.5, "training.collectiveFloorShare": 0.4},
+            {"training.collectiveShare": 0.29},
+        ),
         (
             TRAINING,
             {"training.collectiveShare": 0.5, "training.collectiveFloorShare": 0.45},
             {"training.collectiveFloorShare": 0.25, "training.stragglerRatio": 1.6},
         ),
-        (TRAINING, {"training.collectiveShare": 0.5}, {"training.collectiveFloorShare": 0.1}),
+        (
+            TRAINING,
+            {"training.collectiveShare": 0.5, "training.collectiveFloorShare": None},
+            {"training.collectiveFloorShare": 0.1},
+        ),
     ],
     "host-bound": [
         (
@@ -399,6 +414,12 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         ),
     ],
     "queueing": [
+        (
+            SERVING,
+            WAITING
+            | {"inference.occupancy": 0.69, "inference.queued": 11.0, "inference.concurrency": 1.0},
+            {"inference.queued": 3.0},
+        ),
         (
             SERVING,
             WAITING | {"inference.loadRatio": 3.0, "replicas.unowned": 1.0},

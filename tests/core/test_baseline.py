@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -226,9 +227,30 @@ def test_an_improvement_becomes_the_usual_within_minutes() -> None:
 
 
 def test_noise_does_not_drag_the_anchor_down() -> None:
-    wave = [training(0.5 * factor) for factor in (0.85, 1.0, 1.15, 0.95, 1.05) * 600]
-    (entry,) = learnt(wave).statuses()
-    assert entry.anchor == pytest.approx(0.5, rel=0.05)
+    noise = random.Random(1)
+    wave = [training(0.5 * max(0.2, noise.gauss(1.0, 0.2))) for _ in range(3000)]
+    baselines = learnt(wave[:SETTLED_WINDOWS])
+    (settled,) = baselines.statuses()
+    for number, each in enumerate(wave):
+        baselines.learn(each, NOW + HOUR + 10 * number)
+    (entry,) = baselines.statuses()
+    assert entry.count > 2000
+    assert entry.anchor is not None
+    assert settled.anchor is not None
+    assert settled.anchor <= entry.anchor <= settled.anchor * 1.005
+
+
+def test_a_few_windows_make_the_scatter_wider() -> None:
+    slower = training(0.5 * 1.15)
+    few, many = learnt([training(0.5)] * MIN_WINDOWS), learnt([training(0.5)] * 60)
+    assert ratio(few.compare(slower), "training.stepSlowdown") == 1.0
+    assert ratio(many.compare(slower), "training.stepSlowdown") == pytest.approx(1.15)
+
+
+def test_what_is_kept_is_written_with_nine_digits() -> None:
+    (entry,) = learnt([training(1 / 3), training(0.4)]).statuses()
+    assert entry.median == pytest.approx((1 / 3 + 0.4) / 2)
+    assert len(f"{entry.median!r}") <= 11
 
 
 def test_a_long_absence_does_not_let_the_anchor_leap() -> None:

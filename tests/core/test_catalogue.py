@@ -387,10 +387,11 @@ def test_a_worse_figure_does_not_make_its_cause_go_away(id: str, factor: float) 
 
 
 @CASES
-@given(st.permutations(list(CATALOGUE)), st.sampled_from(sorted(CASES_BY_CAUSE)))
+@given(st.permutations(range(len(CATALOGUE))), st.sampled_from(sorted(CASES_BY_CAUSE)))
 def test_the_first_cause_does_not_depend_on_the_order_of_the_catalogue(
-    catalogue: list[CauseEntry], id: str
+    order: list[int], id: str
 ) -> None:
+    catalogue = [CATALOGUE[number] for number in order]
     kind, changes, _ = CASES_BY_CAUSE[id][0]
     observation, facts = seen(kind, changes)
     diagnosis = diagnose(observation, objectives_for(id, kind), facts, None, catalogue)

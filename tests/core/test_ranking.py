@@ -43,6 +43,8 @@ def test_what_a_cause_explains_stands_right_behind_it() -> None:
     diagnosis = find(kind, more)
     assert ids(diagnosis) == ["cpu-throttled", "cpu-heavy-preprocessing", "checkpoint-stalls"]
     assert diagnosis.runner_up == ""
+    explained = [cause.explained_by for cause in diagnosis.causes]
+    assert explained == ["", "cpu-throttled", "cpu-throttled"]
 
 
 def test_two_causes_that_have_nothing_to_do_with_each_other_are_ranked_by_what_they_cost() -> None:
@@ -200,6 +202,13 @@ def test_a_hang_breaches_every_objective_of_training() -> None:
     assert "no step has ended for 40.0 s" in diagnosis.whys[0].lower()
 
 
+def test_where_nothing_runs_it_does_not_matter_where_the_time_went_before() -> None:
+    hung = {"training.sinceStepSeconds": 80.0, "training.dataShare": 0.9}
+    diagnosis = find(TRAINING, hung)
+    assert diagnosis.whys[0].startswith("No step has ended for 80.0 s")
+    assert not any("waits for input" in line for line in diagnosis.whys)
+
+
 @pytest.mark.parametrize("id", ["unschedulable", "oom-loop"])
 def test_a_workload_that_cannot_run_breaches_any_policy(id: str) -> None:
     kind, changes, _ = next(case for case in CASES_BY_CAUSE[id] if case[0] is SERVING)
@@ -321,7 +330,8 @@ def test_the_document_has_every_key_and_says_null_for_what_is_not_known() -> Non
     causes = [cause for stage in healthy["faultTree"]["stages"] for cause in stage["causes"]]
     assert any(each["holds"] is None for cause in causes for each in cause["conditions"])
     (cause,) = diagnosis_document(find(TRAINING, {"training.checkpointShare": 0.3}))["causes"]
-    assert list(cause) == ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    described = ["id", "class", "category", "title", "share", "confidence", "evidence"]
+    assert list(cause) == [*described, "explainedBy"]
     assert set(cause["evidence"][0]) >= {
         "signal",
         "window",

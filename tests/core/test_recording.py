@@ -371,7 +371,7 @@ def test_the_example_in_the_docs_is_a_recording() -> None:
     assert "Insufficient" in found.texts["pods.unschedulable"]
 
 
-# Of the first 500 seeds one looks like a change: 2, which is a third slower for its last 35 seconds.
+# Of the first 500 seeds one looks like a change: 2, a third slower for its last 35 seconds.
 @pytest.mark.parametrize("seed", range(3, 9))
 def test_noise_alone_is_no_change(seed: int) -> None:
     noise = random.Random(seed)

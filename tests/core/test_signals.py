@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.observe.history import KEEP_SECONDS, History
 from bottleneck_operator.observe.observation import NoData, Observation, Reading
-from bottleneck_sidecar.wire import Gpu, InferenceServer
+from bottleneck_sidecar.wire import Gpu, InferenceServer, Sample
 
 from .builders import NOW, buckets, history, sample
 from .telemetry import (
@@ -224,6 +224,9 @@ def test_the_slowest_rank_is_told_by_its_own_time(
     assert value(observation, "training.stragglerRatio") == pytest.approx(ratio)
     assert value(observation, "training.stragglerRank") == rank
     assert value(observation, "training.rankSpread") == pytest.approx(spread)
+    excess = max(own) * (1 - 1 / ratio)
+    share = value(observation, "training.stragglerShare")
+    assert share == pytest.approx(excess / (max(own) * 1.1))
     # What the slowest spends in collectives is the network; the others wait for it as well.
     assert value(observation, "training.collectiveFloorShare") == pytest.approx(0.1 / 1.1)
 
@@ -570,3 +573,13 @@ def test_16_bit_hardware_is_what_every_process_has(
 def test_shares_of_the_builders_add_up() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert sum(buckets([0.1])) == 1
+
+
+def test_a_server_that_was_away_counts_from_when_it_spoke_again() -> None:
+    def line(number: int, at: float) -> Sample:
+        # What it did while nobody heard of it is told at once, with its first word.
+        t = 500.0 if number < 4 else 990.0 + number
+        return sample(at, number, model_server(t), ages={"s0": 20.0 if number < 4 else 0.0})
+
+    observation = seen(history(*(line(i, NOW - 10 + i) for i in range(11))))
+    assert value(observation, "inference.arrivalRate") == pytest.approx(20.0)

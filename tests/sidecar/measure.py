@@ -1,7 +1,8 @@
 """Measures what agent and SDK cost; prints, asserts nothing. ``python tests/sidecar/measure.py``
 
 The agent: a real process with one stream open and a training process of 10 steps a second. The SDK:
-the CPU time of a training loop with it, in turn with the same loop without it.
+the CPU time of a training loop with it, in turn with the same loop without it. What others do on
+the machine makes every figure larger: see how long the bare step takes beside its work.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bottleneck_sidecar import hooks
+from bottleneck_sidecar import hooks, training
 from bottleneck_sidecar.training import StepMonitor
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -27,7 +28,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.data import DataLoader, TensorDataset
 
-SECONDS = 20.0
+SECONDS = 10.0
 
 
 def agent(directory: str) -> None:
@@ -66,7 +67,9 @@ def _cpu_seconds(pid: int) -> float:
 
 
 STEP_SECONDS = 0.010
-BLOCK_STEPS, PAIRS = 40, 16
+BLOCK_STEPS, PAIRS = 50, 16
+"""A block is half a second of such steps: one report in it, and the container's figures in every
+other, as it would be if nobody else used the CPU meanwhile."""
 
 
 class Inbox:
@@ -101,12 +104,12 @@ def sdk(directory: str) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     matrix = torch.randn(400, 400)
     clock = time.thread_time
-    worked = 0.0
+    worked, length = 0.0, STEP_SECONDS
 
     def work() -> None:
         nonlocal worked
         begun = clock()
-        while clock() - begun < STEP_SECONDS / 2:
+        while clock() - begun < length / 2:
             matrix @ matrix
         worked += clock() - begun
 
@@ -133,9 +136,10 @@ def sdk(directory: str) -> None:
     def plain(workers: int) -> Any:
         return DataLoader(dataset, batch_size=1, num_workers=workers)
 
-    for workers in (0, 2):
+    for workers, length in ((0, 0.0), (0, STEP_SECONDS), (2, STEP_SECONDS)):
         costs: dict[bool, list[float]] = {True: [], False: []}
         reports = 0
+        training.REPORT_SECONDS = 1e6
         bare = iter(plain(workers))
         monitor = StepMonitor(socket=inbox.path, knobs=str(knobs))
         seen = iter(monitor.loader(plain(workers)))
@@ -146,6 +150,8 @@ def sdk(directory: str) -> None:
             costs_now = {False: block(bare, None)}
             monitor.enabled = True
             close = _opened(monitor)
+            monitor._reported_at = -1e9
+            monitor._client._container_at = -1e9 if pair % 2 else 1e9
             costs_now[True] = block(seen, monitor)
             close()
             reports += inbox.empty()
@@ -155,10 +161,10 @@ def sdk(directory: str) -> None:
         extra = [a - b for a, b in zip(costs[True], costs[False], strict=True)]
         quarter = statistics.quantiles(extra, n=4)
         print(
-            f"SDK, {workers} workers: {quarter[1] * 1e6:.0f} µs a step "
-            f"({quarter[0] * 1e6:.0f} to {quarter[2] * 1e6:.0f} in the middle half of {PAIRS} "
-            f"pairs), {quarter[1] / STEP_SECONDS:.2%} of 10 ms; "
-            f"{reports} reports in {(PAIRS + 1) * BLOCK_STEPS} steps; "
+            f"SDK, {workers} workers, {length * 1e3:g} ms of work: "
+            f"{quarter[1] * 1e6:.0f} µs a step ({quarter[0] * 1e6:.0f} to "
+            f"{quarter[2] * 1e6:.0f} in the middle half of {PAIRS} pairs), "
+            f"{quarter[1] / STEP_SECONDS:.2%} of 10 ms; {reports} reports in {PAIRS + 1} blocks; "
             f"the bare step beside its work {statistics.median(costs[False]) * 1e6:.0f} µs"
         )
 

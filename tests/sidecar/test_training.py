@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from bottleneck_sidecar import client, clock, knobs, training, wire
+from bottleneck_sidecar import client, clock, hooks, knobs, training, wire
 from bottleneck_sidecar.training import StepMonitor
 from bottleneck_sidecar.wire import TrainingRank
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -336,6 +336,29 @@ def test_an_error_of_ours_is_not_the_trainings(
         pass
     assert trainer.monitor._client.dropped == 3
     trainer.monitor.close()
+
+
+def test_roots_of_every_kind(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several ranks backward's roots are hooked: nothing that torch takes may fail there."""
+    monitor = StepMonitor(socket=inbox.path)
+    monkeypatch.setattr(hooks, "_several_ranks", lambda: True)
+    weight = torch.ones(2, requires_grad=True)
+    product = weight * 3
+    torch.autograd.backward(weight.sum())
+    torch.autograd.backward((product.sum(), (weight * 2).sum()), retain_graph=True)
+    torch.autograd.backward(
+        torch.autograd.graph.get_gradient_edge(product), grad_tensors=(torch.ones(2),)
+    )
+    torch.autograd.backward(each for each in [weight.sum()])  # type: ignore[arg-type]
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [10, 10]
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        torch.autograd.backward(torch.ones(1))
+    monitor.step()
+    seconds = inbox.read()[-1].seconds
+    assert seconds["backward"] > 0
+    assert seconds["collective"] > 0, "what was left of backward after the last gradient"
+    monitor.close()
 
 
 def test_compiled_models(inbox: Inbox) -> None:

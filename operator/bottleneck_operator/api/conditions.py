@@ -50,6 +50,7 @@ class Reason(StrEnum):
     NO_DATA = "NoData"
     NO_REPLICAS = "NoReplicas"
     NOT_INJECTED = "NotInjected"
+    PROMETHEUS_FAILED = "PrometheusFailed"
     # Bottlenecked
     OBJECTIVES_MET = "ObjectivesMet"
     OBJECTIVE_BREACHED = "ObjectiveBreached"

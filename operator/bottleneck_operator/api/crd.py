@@ -25,7 +25,10 @@ Schema = dict[str, Any]
 
 CHART_FOLDER = "charts/bottleneck-operator/templates/crds"
 
-_KEPT = ("type", "format", "enum", "minLength", "maxLength", "minItems", "maxItems", "pattern")
+_KEPT = (
+    *("type", "format", "enum", "pattern", "minLength", "maxLength"),
+    *("minItems", "maxItems", "maxProperties"),
+)
 _EXTENSIONS = "x-kubernetes-"
 
 

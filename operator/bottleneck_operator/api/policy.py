@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .meta import Model, Rule, TargetRef, Time
+from .telemetry import Telemetry
 from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN
 
 Duration = Annotated[
@@ -212,6 +213,9 @@ class PolicySpec(Model):
         description="What may be done, each with its bounds; what is absent is never done.",
     )
     limits: Limits = Field(default_factory=Limits, description="How often the operator may act.")
+    telemetry: Telemetry | None = Field(
+        None, description="Where figures come from besides, or instead of, the sidecar."
+    )
     paused: bool = Field(
         False, description="Hold everything as it is; open actions are finished first."
     )

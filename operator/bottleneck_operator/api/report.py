@@ -65,6 +65,7 @@ class Cause(Model):
     share: float = Field(ge=0, le=1)
     confidence: float = Field(ge=0, le=1)
     evidence: list[Evidence] = Field(default_factory=list)
+    explained_by: str = Field("", description="Id of the cause that it only follows from, if any.")
 
 
 class RuledOut(Model):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport
-from ..decide.lifecycle import evidence_window
+from ..decide.lifecycle import evidence_window, last_change
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import Baselines
@@ -24,6 +24,7 @@ from ..observe.observation import Observation
 from ..observe.pods import Pod
 from ..observe.windows import observe
 from ..report import metrics
+from ..report.prometheus import with_prometheus
 from ..report.status import Problem
 from ..report.telemetry import telemetry_problem
 from ..verify.measure import percentile
@@ -116,6 +117,15 @@ class Gatherer:
             percentile=percentile(policy),
             window=evidence_window(known, now),
         )
+        observation = self.services.prometheus.observe(
+            self.key,
+            policy,
+            self.target.selector,
+            observation,
+            percentile(policy),
+            since=last_change(known),
+            wake=self.wake.set,
+        )
         compared = self.baselines.compare(observation)
         observation = replace(observation, signals={**observation.signals, **compared})
         facts, diagnosis = self._judge(policy, observation, now)
@@ -131,13 +141,17 @@ class Gatherer:
             observation=observation,
             diagnosis=diagnosis,
             facts=facts,
-            telemetry=telemetry_problem(
+            telemetry=with_prometheus(
+                telemetry_problem(
+                    observation,
+                    len(running),
+                    str(self.target.ref),
+                    finished=self.target.finished,
+                    # Pods that the watch knows have a sidecar, even while none of them runs.
+                    active=self.target.active and not self.pods(policy),
+                ),
                 observation,
-                len(running),
-                str(self.target.ref),
-                finished=self.target.finished,
-                # Pods that the watch knows have a sidecar, even while none of them runs.
-                active=self.target.active and not self.pods(policy),
+                self.services.prometheus.problem(self.key),
             ),
         )
 

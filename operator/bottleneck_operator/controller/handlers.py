@@ -68,6 +68,7 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
 async def stop(**_: Any) -> None:
     if _services is not None:
         await _services.streams.close()
+        await _services.prometheus.close()
         await _services.kube.__aexit__()
 
 
@@ -99,6 +100,7 @@ async def look_after(
     finally:
         metrics.POLICIES.dec()
         services().streams.unfollow(loop.key)
+        services().prometheus.unfollow(loop.key)
         services().claims.drop(loop.key)
 
 

@@ -90,6 +90,7 @@ class PolicyLoop:
         """The policy is being deleted: what was applied and not yet judged is undone."""
         self.services.claims.drop(self.key)
         self.services.streams.unfollow(self.key)
+        self.services.prometheus.unfollow(self.key)
         await self._actions.undo_unjudged(policy)
 
     def _learnt(self, now: float) -> list[BaselineStatus]:
@@ -139,6 +140,7 @@ class PolicyLoop:
             "forbidden": Reason.FORBIDDEN,
         }[error.kind]
         self.services.streams.unfollow(self.key)
+        self.services.prometheus.unfollow(self.key)
         if error.kind == "missing":
             nothing = Observation(now, WorkloadType.UNKNOWN, {})
             await self._actions.step_all(policy, nothing, {}, [], now)

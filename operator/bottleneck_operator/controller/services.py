@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..kube import Kube
 from ..observe.pods import PodStore
+from ..observe.prometheus_feeds import Feeds
 from ..observe.streams import Streams
 from ..report.events import Recorder
 from ..report.reports import ReportStore
@@ -22,3 +23,7 @@ class Services:
     reports: ReportStore = field(default_factory=ReportStore)
     streams: Streams = field(default_factory=Streams)
     claims: Claims = field(default_factory=Claims)
+    prometheus: Feeds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prometheus = Feeds(self.kube)

@@ -294,6 +294,11 @@ def issued_generation(reports: Iterable[BottleneckReport]) -> int:
 def evidence_window(known: Iterable[BottleneckReport], now: float) -> float:
     """The evaluation window in seconds, cut where the newest change of an action lies: evidence
     from before an action must not be read after it."""
+    return min(WINDOW_SECONDS, max(0.0, now - last_change(known)))
+
+
+def last_change(known: Iterable[BottleneckReport]) -> float:
+    """When the newest change of an action took effect, seconds since the Unix epoch; 0 without."""
     changes = [
         moment.timestamp()
         for report in known
@@ -304,4 +309,4 @@ def evidence_window(known: Iterable[BottleneckReport], now: float) -> float:
         )
         if moment is not None
     ]
-    return min(WINDOW_SECONDS, max(0.0, now - max(changes, default=0.0)))
+    return max(changes, default=0.0)

@@ -8,13 +8,11 @@ from .causes_serving import GENERIC_SERVING
 from .effects import (
     COMPUTE,
     FAILURES,
-    QUEUE_WAIT,
 )
 from .groups import (
     COMPUTING,
     DATA,
     DEGRADED,
-    EFFECTS_OF_A_SHORTAGE,
     FLAG,
     OTHERS,
     SERVING,
@@ -44,7 +42,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.first_of(
             shares.signal("pods.missingShare"), shares.fixed(1.0, "what it would do is not known")
         ),
-        explains=explains("queueing", "cold-start", QUEUE_WAIT),
+        explains=explains("queueing", "cold-start"),
         breaks=True,
         whys=(
             Why(
@@ -94,7 +92,6 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
             *OTHERS,
             *COMPUTING,
             *SERVING,
-            *EFFECTS_OF_A_SHORTAGE,
             FAILURES,
         ),
         breaks=True,
@@ -137,7 +134,7 @@ CLUSTER_CAUSES: tuple[CauseEntry, ...] = (
         workload=WorkloadType.UNKNOWN,
         predicates=(Predicate("pods.crashLooping", ">=", 1, FLAG, flag=True),),
         share=shares.fixed(1.0, "what does not run does nothing"),
-        explains=explains("hang", "queueing", "cold-start", "error-burst", QUEUE_WAIT, FAILURES),
+        explains=explains("hang", "queueing", "cold-start", "error-burst", FAILURES),
         breaks=True,
         whys=(
             Why(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from ..observe.observation import WorkloadType
 from . import shares
 from .effects import (
-    COMPUTE,
-    INPUT_WAIT,
     KINETO,
     RANKS_WAIT,
 )
@@ -56,8 +54,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         share=shares.fixed(1.0, "nothing gets done"),
         explains=explains(
             "straggler-rank", "communication-bound", "checkpoint-stalls", *DATA, *COMPUTING
-        )
-        + explains(INPUT_WAIT, RANKS_WAIT, COMPUTE),
+        ),
         breaks=True,
         whys=(
             Why(
@@ -98,8 +95,17 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
             Predicate("training.collectiveShare", ">=", 0.10, KINETO),
         ),
-        share=shares.scaled(
-            shares.slowdown("training.stragglerRatio"), "training.collectiveFloorShare"
+        share=shares.first_of(
+            shares.signal("training.stragglerShare"),
+            shares.scaled(
+                shares.slowdown("training.stragglerRatio"), "training.collectiveFloorShare"
+            ),
+        ),
+        vetoes=(
+            Veto(
+                Predicate("training.stragglerShare", "<", 0.10, f"{START}; Kineto's 10%"),
+                "what it is slower by is a small part of the step",
+            ),
         ),
         explains=(
             *explains(RANKS_WAIT),

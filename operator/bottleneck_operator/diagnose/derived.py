@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -19,6 +19,7 @@ DERIVED = frozenset(
         "cpu.throttledReplicas",
         "inference.batching",
         "inference.failures",
+        "inference.queuedPerPlace",
         "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
@@ -40,8 +41,9 @@ ERROR_RATE = 0.05
 YOUNG_SECONDS = 120.0
 """A server that is younger may still be warming up (start)."""
 
-ALIKE = 10
-"""Nodes that are as busy as each other to a tenth may be one and the same."""
+ALIKE = 0.15
+"""Nodes whose busy shares differ by no more may be one and the same: each pod samples at moments of
+its own (start)."""
 
 CONTENDED, THROTTLED = 0.15, 0.25
 """From where a replica counts as one that lacks a CPU, or is throttled; as in the catalogue."""
@@ -62,6 +64,7 @@ def with_derived(
     )
     _quotient(signals, "training.coresPerRank", "cpu.usedCores", "training.ranks", "cores")
     _failures(signals)
+    _queued(signals, max(1, len(observation.ranks) or len(observation.replicas)))
     _contention(signals, observation)
     _service_share(signals)
     _rest_seconds(signals)
@@ -91,6 +94,13 @@ def _failures(signals: dict[str, Signal]) -> None:
     if isinstance(share, Reading) and rate is not None:
         count = share.value * rate * share.window
         signals["inference.failures"] = replace(share, value=count, unit="requests")
+
+
+def _queued(signals: dict[str, Signal], servers: int) -> None:
+    queued, places = signals.get("inference.queued"), value(signals, "inference.concurrency")
+    if isinstance(queued, Reading) and places:
+        waiting = queued.value / (places * servers)
+        signals["inference.queuedPerPlace"] = replace(queued, value=waiting)
 
 
 def _quotient(
@@ -159,25 +169,35 @@ def _foreign(signals: dict[str, Signal], replicas: Sequence[Signals]) -> None:
     others = signals.get("node.othersShare")
     if not isinstance(others, Reading):
         return
-    nodes: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    seen: list[tuple[int, float, float, float]] = []
     for replica in replicas if len(replicas) > 1 else ():
-        share, cores, used = (
-            value(replica, name)
-            for name in ("node.othersShare", "node.othersCores", "cpu.usedCores")
-        )
-        if not share or cores is None or used is None:
-            continue
-        cpus = round(cores / share)
-        busy = round((cores + used) / max(cpus, 1) * ALIKE)
-        nodes.setdefault((cpus, busy), []).append((cores, used))
-    foreign = []
-    for (cpus, _), pods in nodes.items():
-        together = sum(used for _, used in pods)
-        for cores, used in pods:
-            shared = together <= cores + used
-            foreign.append((cores - (together - used) if shared else cores) / max(cpus, 1))
+        names = ("node.othersShare", "node.othersCores", "cpu.usedCores")
+        share, cores, used = (value(replica, name) for name in names)
+        if share and cores is not None and used is not None:
+            cpus = max(1, round(cores / share))
+            seen.append((cpus, (cores + used) / cpus, cores, used))
+    foreign = [
+        (cores - (together - used) if together <= busy * cpus else cores) / cpus
+        for pods in _alike(sorted(seen))
+        for together in [sum(used for *_, used in pods)]
+        for cpus, busy, cores, used in pods
+    ]
     most = max(foreign) if foreign else others.value
     signals["node.foreignShare"] = replace(others, value=max(0.0, most))
+
+
+def _alike(
+    pods: Sequence[tuple[int, float, float, float]],
+) -> Iterator[list[tuple[int, float, float, float]]]:
+    """Pods in order of their node's CPUs and how busy it is, by what may be one node."""
+    group: list[tuple[int, float, float, float]] = []
+    for pod in pods:
+        if group and (pod[0] != group[-1][0] or pod[1] - group[-1][1] > ALIKE):
+            yield group
+            group = []
+        group.append(pod)
+    if group:
+        yield group
 
 
 def _replicas(signals: dict[str, Signal], replicas: Iterable[Signals]) -> None:

@@ -33,6 +33,7 @@ def diagnosis_document(diagnosis: Diagnosis) -> Document:
                 "share": cause.share,
                 "confidence": cause.confidence,
                 "evidence": [_evidence(item) for item in cause.evidence],
+                "explainedBy": cause.explained_by,
             }
             for cause in diagnosis.causes
         ],

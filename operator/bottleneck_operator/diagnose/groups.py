@@ -29,6 +29,6 @@ EFFECTS_OF_A_SHORTAGE = (
 HALF = 0.5
 """A shortage explains a wait only where it is at least half as large (start)."""
 
-SOME = 0.2
+SOME = 0.1
 """What a task waits for memory leaves out the time in which it itself looks for pages to drop, so a
 smaller part is enough (start)."""

@@ -129,6 +129,7 @@ def cause_of(cause: Confirmed, runner_up: Confirmed | None = None) -> Cause:
             evidence(f.predicate.signal, f.reading, f.bound, f.predicate.source)
             for f in _once(cause.found)
         ],
+        explained_by="" if cause.root == cause.entry.id else cause.root,
     )
 
 

@@ -59,7 +59,8 @@ def _way(root: Confirmed, found: Mapping[str, Confirmed], signals: Signals) -> l
     """One line for each hypothesis between the symptom and the root: along the greatest shares,
     and first of all the effect, if one of those that this cause explains is confirmed."""
     way: list[Why] = []
-    cause: Confirmed | None = root
+    # Where nothing runs, it does not matter any more where the time went before.
+    cause: Confirmed | None = None if root.entry.breaks else root
     while cause is not None:
         targets = [edge.id for edge in cause.explains if not edge.deeper]
         below = [found[id] for id in targets if id in found and not found[id].entry.generic]

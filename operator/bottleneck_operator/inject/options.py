@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from .pod import InjectSettings
 
-DEFAULTS = InjectSettings(image=f"bottleneck/sidecar:{version('bottleneck-sidecar')}")
+
+def _version() -> str:
+    try:
+        return version("bottleneck-sidecar")
+    except PackageNotFoundError:  # run from the tree: the tag that `make images` gives
+        return "dev"
+
+
+DEFAULTS = InjectSettings(image=f"bottleneck/sidecar:{_version()}")
 
 
 def add_sidecar_options(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ FAILING = 0.05
 
 CERTAIN = 5.0
 """Standard errors that the two sides must lie apart: the best of all splits is looked at, so three
-would be found in noise. In noise of 20% from bin to bin this finds a change in under 3% of cases."""
+would be found in noise. In noise of 20% from bin to bin this finds a change in 3% of cases."""
 
 Process = TrainingRank | InferenceServer
 

@@ -196,4 +196,9 @@ def _ranks(figures: Figures, parts: Sequence[PodWindow], growths: Sequence[Delta
         figures.put(names[0], ratio, "×", "slowest over median rank")
         figures.put(names[1], float(slowest[1]), "rank", "slowest")
         figures.put(names[2], spread, "×", "range over median rank")
+        # All wait for the slowest, so this much of every step would be gone without it.
+        step = own[slowest] + seats[slowest][2] / seats[slowest][0]
+        figures.ratio(
+            "training.stragglerShare", own[slowest] - median, step, statistic="of the slowest step"
+        )
         figures.put("training.collectiveFloorShare", min(shares), "", "minimum over ranks")
