@@ -100,7 +100,15 @@ class Cgroup:
         if self.unified:
             self._write("", "memory.max", str(limit))
         else:
-            self._write("memory", "memory.limit_in_bytes", str(limit))
+            # Refused as long as the kernel cannot drop pages faster than they are read again.
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while True:
+                try:
+                    return self._write("memory", "memory.limit_in_bytes", str(limit))
+                except CgroupError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.1)
 
     def limit_reads(self, bytes_per_second: int, folder: Path) -> None:
         """At most that much from the disk on which ``folder`` lies."""

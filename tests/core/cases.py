@@ -416,6 +416,12 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
     "queueing": [
         (
             SERVING,
+            WAITING
+            | {"inference.occupancy": 0.69, "inference.queued": 11.0, "inference.concurrency": 1.0},
+            {"inference.queued": 3.0},
+        ),
+        (
+            SERVING,
             WAITING | {"inference.loadRatio": 3.0, "replicas.unowned": 1.0},
             {"inference.queueShare": 0.49},
         ),

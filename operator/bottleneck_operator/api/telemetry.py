@@ -20,7 +20,7 @@ _KNOWN = ", ".join(f"'{name}'" for name in SIGNALS)
 
 Query = Annotated[
     str,
-    Field(max_length=4096),
+    Field(max_length=4096, description="An expression that gives one figure for each series."),
     Rule(
         r"self.matches('\\S')",
         'write a PromQL expression, such as "sum(rate(my_requests_total[1m]))"',
@@ -36,7 +36,7 @@ Queries = Annotated[
     ),
 ]
 Labels = Annotated[
-    dict[str, Annotated[str, Field(max_length=1024)]],
+    dict[str, Annotated[str, Field(max_length=1024, description="The label's value.")]],
     Field(max_length=16),
     Rule(
         f"self.all(name, name.matches(r'{LABEL_PATTERN}'))",

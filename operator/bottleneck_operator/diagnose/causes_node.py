@@ -54,7 +54,9 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
         explains=(
             *explains("node-oversubscribed"),
             *explains(*OTHERS, proportion=HALF),
-            *explains(*DATA, *COMPUTING, *SERVING, "cold-start", *EFFECTS_OF_A_SHORTAGE),
+            *explains("slow-storage", proportion=HALF),
+            *explains("loader-without-workers", "cpu-heavy-preprocessing"),
+            *explains(*COMPUTING, *SERVING, "cold-start", *EFFECTS_OF_A_SHORTAGE),
             Explains("straggler-rank", _SEVERAL_THROTTLED),
         ),
         whys=(

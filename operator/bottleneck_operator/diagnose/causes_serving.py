@@ -200,7 +200,12 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 *_SLOW,
                 all_of(
                     Predicate("inference.queueShare", ">=", 0.80, "M/M/1: waiting at 80% busy"),
-                    Predicate("inference.occupancy", ">=", 0.90, START),
+                    either(
+                        Predicate("inference.occupancy", ">=", 0.90, START),
+                        Predicate(
+                            "inference.queuedPerPlace", ">=", 5, "M/M/1: the queue at 85% busy"
+                        ),
+                    ),
                 ),
             ),
         ),

@@ -19,6 +19,7 @@ DERIVED = frozenset(
         "cpu.throttledReplicas",
         "inference.batching",
         "inference.failures",
+        "inference.queuedPerPlace",
         "inference.restSeconds",
         "inference.serviceShare",
         "inference.youngLatencyRatio",
@@ -63,6 +64,7 @@ def with_derived(
     )
     _quotient(signals, "training.coresPerRank", "cpu.usedCores", "training.ranks", "cores")
     _failures(signals)
+    _queued(signals, max(1, len(observation.ranks) or len(observation.replicas)))
     _contention(signals, observation)
     _service_share(signals)
     _rest_seconds(signals)
@@ -92,6 +94,13 @@ def _failures(signals: dict[str, Signal]) -> None:
     if isinstance(share, Reading) and rate is not None:
         count = share.value * rate * share.window
         signals["inference.failures"] = replace(share, value=count, unit="requests")
+
+
+def _queued(signals: dict[str, Signal], servers: int) -> None:
+    queued, places = signals.get("inference.queued"), value(signals, "inference.concurrency")
+    if isinstance(queued, Reading) and places:
+        waiting = queued.value / (places * servers)
+        signals["inference.queuedPerPlace"] = replace(queued, value=waiting)
 
 
 def _quotient(
