@@ -91,7 +91,8 @@ def test_a_script_as_it_is(inbox: Inbox, tmp_path: Path, workers: int) -> None:
     else:
         assert last.loader_seconds is None
         assert last.cpu_seconds is not None
-        assert last.cpu_seconds["data"] >= 60 * 0.002
+        # of short steps one in several is asked, and these are few
+        assert last.cpu_seconds["data"] >= 0.4 * 60 * 0.002
 
 
 def test_as_a_module_and_with_a_monitor_of_its_own(inbox: Inbox, tmp_path: Path) -> None:
