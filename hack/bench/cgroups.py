@@ -130,6 +130,9 @@ class Cgroup:
     def remove(self) -> None:
         """Ends every process in it and takes the cgroup away."""
         _clear(list(self.directories.values()))
+        for directory in self.directories.values():
+            with contextlib.suppress(OSError):  # while other runs are in it, it stays
+                directory.parent.rmdir()
 
     def _directory(self, controller: str) -> Path:
         try:
