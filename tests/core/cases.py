@@ -199,7 +199,7 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
         (
             TRAINING,
             {"training.stragglerRatio": 1.8, "training.collectiveShare": 0.5},
-            {"training.stragglerRatio": 1.3, "training.collectiveShare": 0.2},
+            {"training.stragglerRatio": 1.4, "training.collectiveShare": 0.2},
         ),
         (
             TRAINING,

@@ -20,7 +20,11 @@ from .groups import (
 from .hypotheses import CauseEntry, Explains, Veto, Why, explains
 from .predicates import START, Predicate, all_of, either
 
-NVRX = "NVIDIA Resiliency Extension: a relative score under 0.75 is a straggler; DLRover: 2×"
+STRAGGLER = 1.45
+STRAGGLER_SOURCE = (
+    "between NVIDIA Resiliency Extension's 1.33 (a relative score under 0.75) and DLRover's 2:"
+    " two equal ranks of a healthy run were measured 1.37 apart"
+)
 
 TRAINING_CAUSES: tuple[CauseEntry, ...] = (
     CauseEntry(
@@ -92,7 +96,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
         title="One rank is slower than the others, and all wait for it",
         workload=WorkloadType.TRAINING,
         predicates=(
-            Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
+            Predicate("training.stragglerRatio", ">=", STRAGGLER, STRAGGLER_SOURCE),
             Predicate("training.collectiveShare", ">=", 0.10, KINETO),
         ),
         share=shares.first_of(
@@ -189,7 +193,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             ),
             Veto(
                 all_of(
-                    Predicate("training.stragglerRatio", ">=", 1.33, NVRX),
+                    Predicate("training.stragglerRatio", ">=", STRAGGLER, STRAGGLER_SOURCE),
                     Predicate("training.collectiveFloorShare", "<", 0.30, "as for all ranks"),
                 ),
                 "one rank is slower than the others, and waiting for it counts as communication",
@@ -213,7 +217,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 "no rank is behind: the slowest one's own work takes {training.stragglerRatio} of"
                 " what the others' takes, so it is the exchange itself",
                 ("training.stragglerRatio",),
-                Predicate("training.stragglerRatio", "<", 1.33, NVRX),
+                Predicate("training.stragglerRatio", "<", STRAGGLER, STRAGGLER_SOURCE),
             ),
         ),
         advice="Exchange less (16-bit gradients, gradient accumulation, a larger batch for each"
