@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from .. import pages
 from ..observe.observation import WorkloadType
 from .catalogue import (
     CATALOGUE,
@@ -193,31 +190,8 @@ def _sources(condition: Condition) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes or checks the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bottleneck_operator.diagnose.docs",
-        description="Generate the list of causes from the catalogue.",
-        epilog="Example: python -m bottleneck_operator.diagnose.docs --check docs/causes.md",
-    )
-    parser.add_argument("page", type=Path, help="the page: docs/causes.md")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    arguments = parser.parse_args(argv)
-    wanted, page = document(), arguments.page
-    if not arguments.check:
-        page.write_text(wanted)
-        return 0
-    present = page.read_text() if page.exists() else ""
-    diff = list(
-        difflib.unified_diff(
-            present.splitlines(keepends=True),
-            wanted.splitlines(keepends=True),
-            str(page),
-            f"{page} (from the catalogue)",
-        )
-    )
-    sys.stdout.writelines(diff)
-    if diff:
-        print("The causes differ from the catalogue: run `make generate`.", file=sys.stderr)
-    return 1 if diff else 0
+    module = "bottleneck_operator.diagnose.docs"
+    return pages.main(argv, module, "docs/causes.md", "the list of causes", lambda _: document())
 
 
 if __name__ == "__main__":

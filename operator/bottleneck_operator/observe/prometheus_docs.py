@@ -3,12 +3,9 @@ is what is recognised."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from .. import pages
 from .prometheus_entries import SELECTOR, Entry, System, promql
 from .prometheus_machines import SYSTEMS
 
@@ -68,32 +65,8 @@ def renewed(page: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes or checks the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bottleneck_operator.observe.prometheus_docs",
-        description="Generate the tables of recognised metrics.",
-        epilog="Example: python -m bottleneck_operator.observe.prometheus_docs docs/prometheus.md",
-    )
-    parser.add_argument("page", type=Path, help="the page: docs/prometheus.md")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    arguments = parser.parse_args(argv)
-    page: Path = arguments.page
-    present = page.read_text()
-    wanted = renewed(present)
-    if not arguments.check:
-        page.write_text(wanted)
-        return 0
-    diff = list(
-        difflib.unified_diff(
-            present.splitlines(keepends=True),
-            wanted.splitlines(keepends=True),
-            str(page),
-            f"{page} (from the catalogue)",
-        )
-    )
-    sys.stdout.writelines(diff)
-    if diff:
-        print("The tables differ from the catalogue: run `make generate`.", file=sys.stderr)
-    return 1 if diff else 0
+    module = "bottleneck_operator.observe.prometheus_docs"
+    return pages.main(argv, module, "docs/prometheus.md", "the tables of known metrics", renewed)
 
 
 if __name__ == "__main__":
