@@ -425,6 +425,18 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             WAITING | {"inference.loadRatio": 3.0, "replicas.unowned": 1.0},
             {"inference.queueShare": 0.49},
         ),
+        (
+            SERVING,
+            # The demo's server: its model holds the interpreter's lock, and answers wait, too.
+            WAITING
+            | {
+                "inference.queueShare": 0.45,
+                "inference.restShare": 0.54,
+                "inference.queued": 40.0,
+                "inference.latencySlowdown": 3.0,
+            },
+            {"inference.restShare": 0.15},
+        ),
         (SERVING, WAITING | {"inference.latencySlowdown": 3.0}, {"inference.occupancy": 0.6}),
         (
             SERVING,

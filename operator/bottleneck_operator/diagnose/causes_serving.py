@@ -188,7 +188,17 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         title="Requests queue: more arrive than the replicas can serve",
         workload=WorkloadType.INFERENCE,
         predicates=(
-            Predicate("inference.queueShare", ">=", 0.50, START),
+            either(
+                Predicate("inference.queueShare", ">=", 0.50, START),
+                # A process that is full is late with its answers, too: a model that holds the
+                # interpreter's lock starves the loop that should send what is ready.
+                all_of(
+                    Predicate("inference.queueShare", ">=", 0.20, START),
+                    Predicate("inference.restShare", ">=", 0.20, START),
+                    Predicate("inference.occupancy", ">=", 0.80, "M/M/1: waits are 4 services"),
+                    Predicate("inference.queued", ">=", 2, START),
+                ),
+            ),
             either(
                 Predicate("inference.occupancy", ">=", 0.70, START),
                 all_of(
@@ -224,6 +234,13 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 "{inference.arrivalRate} arrive while one takes {inference.serviceSeconds}, so the"
                 " servers are busy {inference.occupancy} of the time",
                 ("inference.arrivalRate", "inference.serviceSeconds", "inference.occupancy"),
+            ),
+            Why(
+                "another {inference.restShare} waits behind the model: the process is too busy to"
+                " send what is ready",
+                ("inference.restShare",),
+                Predicate("inference.restShare", ">=", 0.20, START),
+                optional=True,
             ),
             Why(
                 "the load is {inference.loadRatio} what is usual",

@@ -43,7 +43,7 @@ EFFECTS: tuple[Effect, ...] = (
     Effect(
         QUEUE_WAIT,
         WorkloadType.INFERENCE,
-        Predicate("inference.queueShare", ">=", 0.50, START),
+        Predicate("inference.queueShare", ">=", 0.20, START),
         Why(
             "{inference.queueShare} of the latency is waiting before the model begins",
             ("inference.queueShare",),
