@@ -37,7 +37,9 @@ class Scenario:
     unit: str
     measure: Callable[[Sequence[figures.Line], float, float], float | None]
     warm_up_seconds: float
-    """Left out after the workload's start and after the action: a backlog drains, workers start."""
+    """Left out after the workload's start."""
+    settle_seconds: float
+    """Left out after the action: workers start, and the queue of before is worked off."""
 
     def window(self, lines: Sequence[figures.Line], least: float) -> float:
         """How long to measure: at least so long, and the same arrivals before and after."""
@@ -55,6 +57,7 @@ TRAINING = Scenario(
     unit="samples/s",
     measure=figures.throughput,
     warm_up_seconds=5,
+    settle_seconds=5,
 )
 
 INFERENCE = Scenario(
@@ -67,7 +70,8 @@ INFERENCE = Scenario(
     metric="latency p95",
     unit="ms",
     measure=figures.latency_p95,
-    warm_up_seconds=25,
+    warm_up_seconds=15,
+    settle_seconds=40,
 )
 
 
@@ -97,7 +101,7 @@ class Show:
             stage.kubectl("apply", "-f", scenario.policy)
             acted = self._action_time()
         with stage.view.phase(f"{scenario.kind}: verify and measure after"):
-            begin = acted + scenario.warm_up_seconds
+            begin = acted + scenario.settle_seconds
             end = begin + scenario.window(self._lines(), AFTER_SECONDS)
             self._watch_until(end)
             after = self._measured(begin, end, "after")
