@@ -19,6 +19,7 @@ Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 TIMEOUT_SECONDS = 10.0
 """Longest that one request may take; the loop comes round again."""
@@ -39,6 +40,12 @@ class KubeError(Exception):
     @property
     def conflict(self) -> bool:
         return self.status == 409
+
+    @property
+    def refused(self) -> bool:
+        """Whether asking again would give the same answer: invalid, forbidden, or refused by an
+        admission webhook."""
+        return self.status in (400, 403, 404, 405, 422)
 
 
 @dataclass(frozen=True, slots=True)

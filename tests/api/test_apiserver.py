@@ -209,6 +209,40 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(actions={"dataLoader": {"maxWorkers": 65}}),
         "spec.actions.dataLoader.maxWorkers in body should be less than or equal to 64",
     ),
+    "a batch upside down": (
+        policy(actions={"batchSize": {"min": 64, "max": 8}}),
+        "spec.actions.batchSize.min: Invalid value: write a min that is not above max",
+    ),
+    "a format that nobody knows": (
+        policy(actions={"precision": {"allowed": ["fp8"]}}),
+        'spec.actions.precision.allowed[0]: Unsupported value: "fp8": supported values: "bf16",'
+        ' "fp16"',
+    ),
+    "no format at all": (
+        policy(actions={"precision": {"allowed": []}}),
+        "spec.actions.precision.allowed in body should have at least 1 items",
+    ),
+    "the same format twice": (
+        policy(actions={"precision": {"allowed": ["bf16", "bf16"]}}),
+        'spec.actions.precision.allowed[1]: Duplicate value: "bf16"',
+    ),
+    "resources of nothing": (
+        policy(actions={"resources": {"container": "main"}}),
+        "spec.actions.resources: Invalid value: write cpu, memory or both",
+    ),
+    "memory in words": (
+        policy(actions={"resources": {"memory": {"max": "8 GB"}}}),
+        'spec.actions.resources.memory.max: Invalid value: "8 GB": write a quantity above zero',
+    ),
+    "a CPU of nothing": (
+        policy(actions={"resources": {"cpu": {"max": "0"}}}),
+        'spec.actions.resources.cpu.max: Invalid value: "0": write a quantity above zero',
+    ),
+    "means that nobody knows": (
+        policy(limits={"disruption": "Restart"}),
+        'spec.limits.disruption: Unsupported value: "Restart": supported values: "HotOnly",'
+        ' "InPlace"',
+    ),
     "a mode in lower case": (
         policy(mode="auto"),
         'spec.mode: Unsupported value: "auto": supported values: "Observe", "Recommend", "Auto"',
@@ -305,7 +339,7 @@ def test_defaults_are_filled_in(create: Create) -> None:
             "replicas": {"min": 1, "max": 8},
             "dataLoader": {"maxWorkers": 8, "maxPrefetch": 4},
         },
-        "limits": {"cooldown": "60s", "actionsPerHour": 10},
+        "limits": {"cooldown": "60s", "actionsPerHour": 10, "disruption": "InPlace"},
         "paused": False,
     }
     assert "status" not in made

@@ -10,12 +10,15 @@ from bottleneck_operator.api.policy import BottleneckPolicy, PolicySpec
 from bottleneck_operator.api.report import (
     Action,
     BottleneckReport,
+    ContainerResources,
     KnobsChange,
     Phase,
     ReplicasChange,
     ReportSpec,
     ReportStatus,
+    ResourcesChange,
 )
+from bottleneck_operator.observe.containers import ResizeState
 from bottleneck_operator.observe.history import History
 from bottleneck_operator.observe.observation import (
     NoData,
@@ -267,6 +270,30 @@ def replicas_action(desired: int = 3, replaces: int = 1) -> Action:
         cause="queueing",
         replicas=ReplicasChange(desired=desired, replaces=replaces),
     )
+
+
+SMALL = ContainerResources(cpu_request="100m", cpu_limit="500m", memory_limit="1Gi")
+LARGE = ContainerResources(cpu_request="100m", cpu_limit="2", memory_limit="1Gi")
+
+
+def resources_action() -> Action:
+    return Action(
+        type="Resources",
+        summary="main: cpu limit 500m → 2",
+        cause="cpu-throttled",
+        resources=ResourcesChange(container="main", desired=LARGE, replaces=SMALL),
+    )
+
+
+def sized(
+    wanted: ContainerResources = SMALL,
+    actual: ContainerResources | None = None,
+    reason: str = "",
+    message: str = "",
+    pod: str = "pod-0",
+) -> ResizeState:
+    """A container of a pod that the node has resized, unless ``actual`` says otherwise."""
+    return ResizeState(pod, wanted, wanted if actual is None else actual, reason, message)
 
 
 def report(

@@ -7,16 +7,27 @@ from typing import Any
 
 import pytest
 from bottleneck_operator.api.conditions import APPROVED_ANNOTATION, Reason
-from bottleneck_operator.api.report import Action, BottleneckReport, Phase, Verdict, VerdictResult
-from bottleneck_operator.decide.lifecycle import (
+from bottleneck_operator.api.report import (
+    Action,
+    BottleneckReport,
+    ContainerResources,
+    Phase,
+    Verdict,
+    VerdictResult,
+)
+from bottleneck_operator.decide.effect import (
     KNOBS_DEADLINE,
     REPLICAS_DEADLINE,
+    RESIZE_DEADLINE,
+    Progress,
+    acknowledged,
+)
+from bottleneck_operator.decide.lifecycle import (
     DesiredKnobs,
     Next,
-    Progress,
     Step,
-    acknowledged,
     desired_knobs,
+    desired_sizes,
     issued_generation,
     next_step,
 )
@@ -27,15 +38,20 @@ from hypothesis import strategies as st
 
 from .builders import (
     CASES,
+    LARGE,
     SILENT,
+    SMALL,
     knobs_action,
     moment,
     observation,
     replicas_action,
     report,
+    resources_action,
+    sized,
     talking,
 )
 
+KEPT = Phase.KEPT
 CLOSED = (Phase.KEPT, Phase.REVERTED, Phase.ABANDONED)
 HEARD = observation(ranks=[talking()])
 ACKED = observation(ranks=[talking(1)])
@@ -65,8 +81,11 @@ def step(
     return next_step(at, Progress(observation=seen, **progress), moment(seconds))
 
 
-K, R = knobs_action(), replicas_action(desired=3, replaces=1)
-LATE_K, LATE_R = KNOBS_DEADLINE + 1, REPLICAS_DEADLINE + 1
+K, R, S = knobs_action(), replicas_action(desired=3, replaces=1), resources_action()
+LATE_K, LATE_R, LATE_S = KNOBS_DEADLINE + 1, REPLICAS_DEADLINE + 1, RESIZE_DEADLINE + 1
+OTHER = ContainerResources(cpu_limit="3")
+INFEASIBLE = sized(LARGE, SMALL, "Infeasible", "the node has 1 CPU")
+DEFERRED = sized(LARGE, SMALL, "Deferred", "the node is full")
 V = VerdictResult
 APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
 
@@ -127,6 +146,42 @@ APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
         (R, Phase.REVERTING, {"replicas": 1}, (MOVE, Phase.REVERTED)),
         (R, Phase.REVERTING, {"replicas": 2}, (MOVE, Phase.ABANDONED)),
         (R, Phase.REVERTING, {"replicas": None}, (WAIT, None)),
+        # Resources.
+        (S, Phase.PLANNED, {"containers": [sized(SMALL)]}, (APPLY, Phase.APPLIED)),
+        (S, Phase.PLANNED, {"containers": [sized(LARGE)]}, (APPLY, Phase.APPLIED)),
+        (S, Phase.PLANNED, {"containers": [sized(OTHER)]}, (MOVE, Phase.ABANDONED)),
+        (S, Phase.PLANNED, {"containers": []}, (WAIT, None)),
+        (S, Phase.APPLIED, {"containers": [sized(SMALL), sized(LARGE)]}, (APPLY, None)),
+        (S, Phase.APPLIED, {"containers": [sized(LARGE, SMALL)]}, (WAIT, None)),
+        (S, Phase.APPLIED, {"containers": [sized(LARGE)]}, (MOVE, Phase.VERIFYING)),
+        (S, Phase.APPLIED, {"containers": [INFEASIBLE]}, (MOVE, Phase.REVERTING)),
+        (S, Phase.APPLIED, {"containers": [DEFERRED]}, (WAIT, None)),
+        (
+            S,
+            Phase.APPLIED,
+            {"containers": [DEFERRED], "seconds": LATE_S},
+            (MOVE, Phase.REVERTING),
+        ),
+        (S, Phase.APPLIED, {"containers": [sized(OTHER)]}, (MOVE, Phase.ABANDONED)),
+        (S, Phase.VERIFYING, {"containers": [sized(LARGE), sized(SMALL)]}, (APPLY, None)),
+        (S, Phase.VERIFYING, {"containers": []}, (WAIT, None)),
+        (S, Phase.REVERTING, {"containers": [sized(LARGE)]}, (UNDO, None)),
+        (S, Phase.REVERTING, {"containers": [INFEASIBLE]}, (UNDO, None)),
+        (S, Phase.REVERTING, {"containers": [sized(SMALL, LARGE)]}, (WAIT, None)),
+        (
+            S,
+            Phase.REVERTING,
+            {"containers": [sized(SMALL, LARGE)], "seconds": LATE_S},
+            (MOVE, Phase.REVERTED),
+        ),
+        (S, Phase.REVERTING, {"containers": [sized(SMALL)]}, (MOVE, Phase.REVERTED)),
+        (
+            S,
+            Phase.REVERTING,
+            {"containers": [sized(SMALL), sized(OTHER)]},
+            (MOVE, Phase.REVERTED),
+        ),
+        (S, Phase.REVERTING, {"containers": [sized(OTHER)]}, (MOVE, Phase.ABANDONED)),
         # Neither.
         (None, Phase.PLANNED, {}, (MOVE, Phase.ABANDONED)),
         (K, Phase.OBSERVED, {}, (WAIT, None)),
@@ -135,7 +190,7 @@ APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
         # The target is gone.
         *(
             (action, phase, {"target_gone": True}, (MOVE, Phase.ABANDONED))
-            for action in (K, R)
+            for action in (K, R, S)
             for phase in Phase
             if phase.open
         ),
@@ -164,11 +219,12 @@ def test_the_next_step(
         (V.NO_DATA, (WAIT, None)),
     ],
 )
-@pytest.mark.parametrize("action", [K, R], ids=["knobs", "replicas"])
+@pytest.mark.parametrize("action", [K, R, S], ids=["knobs", "replicas", "resources"])
 def test_the_verdict_keeps_or_undoes(
     action: Action, result: VerdictResult, expected: tuple[Step, Phase | None]
 ) -> None:
-    found = step(action, Phase.VERIFYING, annotated=True, replicas=3, verdict=verdict(result))
+    done = {"annotated": True, "replicas": 3, "containers": [sized(LARGE)]}
+    found = step(action, Phase.VERIFYING, **done, verdict=verdict(result))
     assert (found.step, found.phase) == expected
     assert found.verdict == (None if result is V.NO_DATA else verdict(result))
 
@@ -182,6 +238,13 @@ def test_what_a_rank_refused_is_said_in_its_own_words() -> None:
     refused = step(K, Phase.APPLIED, REFUSED, annotated=True)
     assert refused.reason is Reason.ACTION_REFUSED
     assert refused.message == "rank 0 of pod-0 refused: no such loader"
+
+
+def test_what_the_node_cannot_give_is_said_in_its_own_words() -> None:
+    refused = step(S, Phase.APPLIED, containers=[INFEASIBLE])
+    assert refused.message == "the node of pod-0 cannot give it: the node has 1 CPU"
+    late = step(S, Phase.APPLIED, containers=[DEFERRED], seconds=LATE_S)
+    assert late.message.endswith("the node is full")
 
 
 # -- approval --------------------------------------------------------------------------------------
@@ -318,6 +381,27 @@ def test_one_more_report_never_takes_a_generation_back(
     assert desired_knobs(reversed(both)) is None or generation(
         desired_knobs(list(reversed(both)))
     ) == generation(desired_knobs(both))
+
+
+# -- sizes that follow from reports ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_later_pods_get_the_size_that_was_kept(phase: Phase) -> None:
+    assert desired_sizes([report(S, phase)]) == ({"main": S.resources} if phase is KEPT else {})
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.open])
+def test_a_container_with_an_action_under_way_is_left_to_it(phase: Phase) -> None:
+    assert desired_sizes([report(S, KEPT), report(S, phase, "p-2")]) == {}
+
+
+def test_the_newest_kept_size_counts() -> None:
+    assert S.resources is not None
+    larger = S.resources.model_copy(update={"desired": OTHER, "replaces": LARGE})
+    newer = S.model_copy(update={"resources": larger})
+    undone = report(S, Phase.REVERTED, "p-3")
+    assert desired_sizes([report(S, KEPT), report(newer, KEPT, "p-2"), undone]) == {"main": larger}
 
 
 # -- the record ------------------------------------------------------------------------------------

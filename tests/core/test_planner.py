@@ -11,7 +11,8 @@ from bottleneck_operator.api.policy import PolicySpec
 from bottleneck_operator.api.report import Action, Phase, Verdict, VerdictResult
 from bottleneck_operator.decide.decision import Decision, Facts, Plan, Refusal
 from bottleneck_operator.decide.planner import decide
-from bottleneck_operator.decide.remedies import TARGET_OCCUPANCY, WORTH
+from bottleneck_operator.decide.remedies.common import WORTH
+from bottleneck_operator.decide.remedies.replicas import TARGET_OCCUPANCY
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.observation import Observation, Signal, WorkloadType
 from hypothesis import given
@@ -151,6 +152,8 @@ def _desired(decision: Decision) -> int:
 # -- what is refused -------------------------------------------------------------------------------
 
 OPEN = report(knobs_action(), Phase.VERIFYING, applied_at=moment(-20))
+SLOW = servers(inference_serviceSeconds=reading(1, "s"))
+HOT = {"disruption": "HotOnly"}
 HPA = replace(FACTS, hpa="autoscaler")
 PENDING = replace(FACTS, replicas=4, ready=2)
 FULL = replace(FACTS, replicas=6, ready=6)
@@ -172,6 +175,7 @@ HOUR = tuple(
         (trainer(), spec(actions={"replicas": {"max": 9}}), FACTS, Reason.ACTION_NOT_ALLOWED),
         (trainer(), spec(), replace(FACTS, settable=frozenset()), Reason.KNOB_NOT_SETTABLE),
         (trainer(training_stepSeconds=None), spec(), FACTS, Reason.NO_DATA),
+        (servers(), spec(**SERVING, limits=HOT), FACTS, Reason.DISRUPTION_NOT_ALLOWED),
         (
             trainer(dataLoader_workers=reading(4, "workers")),
             spec(),
@@ -188,7 +192,7 @@ HOUR = tuple(
         (servers(), spec(**SERVING), PENDING, Reason.REPLICAS_PENDING),
         (servers(), spec(**SERVING), FULL, Reason.AT_MAXIMUM),
         (servers(inference_arrivalRate=MISSING), spec(**SERVING), FACTS, Reason.NO_DATA),
-        (servers(inference_serviceSeconds=reading(1, "s")), spec(**SERVING), FACTS, "NoRemedy"),
+        (SLOW, spec(**SERVING), FACTS, Reason.ACTION_NOT_ALLOWED),
     ],
     ids=[
         "paused",
@@ -199,6 +203,7 @@ HOUR = tuple(
         "only replicas allowed for a starved trainer",
         "the process cannot change its loader",
         "no step time",
+        "only settings may be changed",
         "workers at their maximum",
         "one CPU, already busy by the model of it",
         "cooldown",
@@ -233,6 +238,33 @@ def test_whatever_was_diagnosed_nothing_is_done_while_a_replica_is_silent(
     answer = refusal(plan(seen, spec()))
     assert answer.reason == Reason.NO_REMEDY
     assert "Set num_workers" in answer.message
+
+
+def test_where_the_means_are_not_given_people_are_told_what_to_do() -> None:
+    message = refusal(plan(SLOW, spec(**SERVING))).message
+    assert "precision: {allowed: [bf16]}" in message
+    assert "More replicas will not help" in message
+
+
+def test_the_cheapest_action_that_is_predicted_to_do_comes_first() -> None:
+    """A queue behind a batcher: larger batches cost nothing, replicas cost devices."""
+    knobs = {"batch.maxSize": 4, "batch.delayMilliseconds": 5}
+    both = spec(**SERVING, actions={"replicas": {"max": 9}, "batchSize": {"max": 64}})
+    facts = replace(FACTS, settable=frozenset(knobs))
+
+    def batching(occupancy: float, service: float) -> Observation:
+        signals = {
+            **queueing(
+                inference_occupancy=reading(occupancy), inference_serviceSeconds=reading(service)
+            ),
+            "inference.batchDelaySeconds": reading(0.005, "s"),
+            "inference.batchSize": reading(4.0),
+        }
+        return observation(WorkloadType.INFERENCE, signals, [talking(knobs=knobs)], 1, 1)
+
+    assert action(plan(batching(0.8, 0.02), both, facts)).type == "BatchSize"
+    # Too slow for that to do: what returns more is tried first.
+    assert action(plan(batching(1.0, 0.1), both, facts)).type == "Replicas"
 
 
 def test_a_loader_at_its_maximum_says_that_replicas_would_not_help() -> None:
@@ -309,10 +341,12 @@ def test_another_change_for_the_same_cause_is_not_quarantined() -> None:
     assert action(plan(trainer(), smaller, facts))
 
 
-def test_a_second_cause_is_served_when_the_first_has_no_remedy() -> None:
+def test_what_only_follows_from_a_cause_with_a_remedy_is_left_alone() -> None:
     throttled = trainer(cpu_throttledShare=reading(0.9))
     assert diagnose(throttled, spec().objectives).causes[0].id == "cpu-throttled"
-    assert action(plan(throttled, spec())).cause == "loader-without-workers"
+    answer = refusal(plan(throttled, spec()))
+    assert answer.reason is Reason.ACTION_NOT_ALLOWED
+    assert "resources: {cpu" in answer.message
 
 
 # -- properties ------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """A stand-in for a workload: real pods and real telemetry, but steps and requests that only sleep.
 
-It lets a test of the operator's wires choose how a workload answers a change. What a real workload
-does is shown by the demo. Runs inside the sidecar's image, which has the SDK and nothing else:
+It lets a test of the operator's wires choose how a workload answers a change. (The busy one really
+works, to be throttled.) What a real workload does is shown by the demo. Runs inside the sidecar's
+image, which has the SDK and nothing else:
 
     python stand_in.py trainer starved|harmful
+    python stand_in.py busy
     python stand_in.py server queueing|quick|slow
     python stand_in.py hog
 """
 
+import hashlib
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from bottleneck_sidecar.client import Client, new_epoch
 from bottleneck_sidecar.knobs import KnobsFile
@@ -106,6 +110,34 @@ def server(behaviour: str) -> None:
             )
 
 
+def busy() -> None:
+    """A trainer that works on two CPUs as fast as they are given to it."""
+    client, epoch, data = Client(), new_epoch(), b"x" * (1 << 20)
+    steps, seconds, reported = 0, 0.0, 0.0
+    with ThreadPoolExecutor(2) as threads:
+        while True:
+            began = time.time()
+            # Hashing lets go of the interpreter's lock.
+            list(threads.map(lambda _: hashlib.sha256(data).digest(), range(8)))
+            ended = time.time()
+            steps += 1
+            seconds += ended - began
+            if ended - reported >= REPORT_SECONDS:
+                reported = ended
+                client.send(
+                    training=TrainingRank(
+                        epoch=epoch,
+                        rank=0,
+                        world_size=1,
+                        steps=steps,
+                        samples=steps,
+                        step_seconds=seconds,
+                        seconds={"forward": seconds},
+                        last_step_at=ended,
+                    )
+                )
+
+
 def hog() -> None:
     """Takes memory until the kernel ends it."""
     taken = []
@@ -120,5 +152,7 @@ if __name__ == "__main__":
         trainer(sys.argv[2])
     elif sys.argv[1] == "hog":
         hog()
+    elif sys.argv[1] == "busy":
+        busy()
     else:
         server(sys.argv[2])

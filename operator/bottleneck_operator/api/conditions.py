@@ -62,6 +62,7 @@ class Reason(StrEnum):
     APPLYING = "Applying"
     AWAITING_ACKNOWLEDGEMENT = "AwaitingAcknowledgement"
     AWAITING_REPLICAS = "AwaitingReplicas"
+    AWAITING_RESIZE = "AwaitingResize"
     VERIFYING = "Verifying"
     REVERTING = "Reverting"
     # Limited, and refusals
@@ -77,6 +78,7 @@ class Reason(StrEnum):
     QUARANTINED = "Quarantined"
     REPLICAS_PENDING = "ReplicasPending"
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
+    DISRUPTION_NOT_ALLOWED = "DisruptionNotAllowed"
     CAUSE_UNKNOWN = "CauseUnknown"
     # Events about an action
     BOTTLENECK_FOUND = "BottleneckFound"

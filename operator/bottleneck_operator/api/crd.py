@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from .conditions import GROUP, POLICIES, REPORTS, VERSION
-from .meta import VALIDATIONS, Model
+from .meta import INT_OR_STRING, VALIDATIONS, Model
 from .policy import BottleneckPolicy
 from .report import BottleneckReport
 
@@ -170,7 +170,7 @@ def structural(source: Schema, definitions: Schema, *, defaults: bool) -> Schema
             {key: rule[key] for key in ("rule", "message", "fieldPath") if key in rule}
             for rule in schema[VALIDATIONS]
         ]
-    if schema["type"] == "string" and VALIDATIONS in schema:
+    if schema.get("type") == "string" and VALIDATIONS in schema:
         # The rule says what to write; the pattern's own message would only quote the expression.
         schema.pop("pattern", None)
     if "items" in source:
@@ -204,7 +204,7 @@ def _resolved(source: Schema, definitions: Schema) -> Schema:
                 raise ValueError(f"a structural schema has no unions: {source}")
             inner = choices[0]
         source = inner | beside
-    if "type" not in source:
+    if "type" not in source and INT_OR_STRING not in source:
         raise ValueError(f"a structural schema needs a type everywhere: {source}")
     return source
 

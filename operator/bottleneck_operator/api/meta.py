@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 VALIDATIONS = "x-kubernetes-validations"
+INT_OR_STRING = "x-kubernetes-int-or-string"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ Time = Annotated[
     datetime, AfterValidator(_aware), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 """A moment as the Kubernetes API writes it (RFC 3339, UTC)."""
+
+
+Setting = Annotated[int | str, WithJsonSchema({INT_OR_STRING: True})]
+"""The value of a knob: a whole number (4), or a word ("bf16")."""
 
 
 class TargetRef(Model):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .meta import Model, Rule, TargetRef, Time
+from .meta import Model, Rule, Setting, TargetRef, Time
 from .telemetry import Telemetry
-from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN
+from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN, QUANTITY_PATTERN
 
 Duration = Annotated[
     str,
@@ -33,6 +33,15 @@ Number = Annotated[
     Rule(
         f"self.matches(r'{NUMBER_PATTERN}') && double(self) > 0.0",
         'write a number above zero in quotes, without a unit, such as "500" or "12.5"',
+    ),
+]
+
+Quantity = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=32),
+    Rule(
+        f"self.matches(r'{QUANTITY_PATTERN}') && quantity(self).isGreaterThan(quantity('0'))",
+        'write a quantity above zero, such as "500m" or "2" for CPU and "4Gi" for memory',
     ),
 ]
 
@@ -165,6 +174,78 @@ class DataLoaderAction(Model):
     )
 
 
+class GlobalBatch(StrEnum):
+    """What becomes of the number of samples behind one optimizer step."""
+
+    PRESERVE = "Preserve"
+
+
+class BatchSizeAction(Model):
+    """Bounds within which the operator may set the batch size: samples of one forward pass in
+    training, requests in one batch in serving."""
+
+    rules = (
+        Rule(
+            "self.min <= self.max",
+            "write a min that is not above max (min is 1 when it is left out)",
+            ".min",
+        ),
+    )
+
+    min: int = Field(1, ge=1, le=65536, description="Smallest batch.")
+    max: int = Field(ge=1, le=65536, description="Largest batch.")
+    global_batch: GlobalBatch = Field(
+        GlobalBatch.PRESERVE,
+        description="Training only. Preserve: as many more or fewer micro-batches are accumulated,"
+        " so that an optimizer step is of the same samples.",
+    )
+
+
+class Precision(StrEnum):
+    """A 16-bit format."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class PrecisionAction(Model):
+    """The number formats that the operator may switch on."""
+
+    allowed: list[Precision] = Field(
+        min_length=1,
+        max_length=2,
+        description="bf16, fp16 or both, the preferred one first. In training autocast is switched"
+        " on, in serving the weights are converted.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class ResourceBound(Model):
+    """The most of one resource."""
+
+    max: Quantity = Field(description='The most that the container may get: "4" or "8Gi".')
+
+
+class ResourcesAction(Model):
+    """Bounds within which the operator may resize a container of running pods."""
+
+    rules = (
+        Rule(
+            "has(self.cpu) || has(self.memory)",
+            'write cpu, memory or both: {cpu: {max: "4"}, memory: {max: 8Gi}}',
+        ),
+    )
+
+    container: str = Field(
+        "",
+        max_length=63,
+        description="Name of the container; may be left out where a pod has one besides the"
+        " sidecar.",
+    )
+    cpu: ResourceBound | None = Field(None, description="Change the CPU limit.")
+    memory: ResourceBound | None = Field(None, description="Change the memory limit.")
+
+
 class Actions(Model):
     """What the operator may do, each with its bounds; what is absent is never done."""
 
@@ -172,6 +253,22 @@ class Actions(Model):
     data_loader: DataLoaderAction | None = Field(
         None, description="Change loader workers and prefetch of running training processes."
     )
+    batch_size: BatchSizeAction | None = Field(
+        None, description="Change the batch size of running processes."
+    )
+    precision: PrecisionAction | None = Field(
+        None, description="Let running processes compute in 16 bits."
+    )
+    resources: ResourcesAction | None = Field(
+        None, description="Resize running pods in place, without a restart."
+    )
+
+
+class Disruption(StrEnum):
+    """The means of an action, from the gentlest on."""
+
+    HOT_ONLY = "HotOnly"
+    IN_PLACE = "InPlace"
 
 
 class Limits(Model):
@@ -181,6 +278,11 @@ class Limits(Model):
         "60s", description="Least time between the end of an action and the next one."
     )
     actions_per_hour: int = Field(10, ge=1, le=3600, description="Most actions in any hour.")
+    disruption: Disruption = Field(
+        Disruption.IN_PLACE,
+        description="The strongest means allowed. HotOnly: only settings of running processes."
+        " InPlace (the default): also the resources of running pods and the number of replicas.",
+    )
 
 
 class PolicySpec(Model):
@@ -246,7 +348,7 @@ class KnobsStatus(Model):
     """Settings of running processes that the operator stands for."""
 
     generation: int = Field(0, ge=0, description="Raised by one with every change.")
-    desired: dict[str, int] = Field(
+    desired: dict[str, Setting] = Field(
         default_factory=dict, description="Dotted knob names and their desired values."
     )
     acknowledged: int = Field(

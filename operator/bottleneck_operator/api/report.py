@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .meta import Model, Rule, TargetRef, Time
+from .meta import Model, Rule, Setting, TargetRef, Time
 from .policy import ObjectMeta
 
 
@@ -149,8 +149,8 @@ class KnobsChange(Model):
     """New knobs for running processes, and what they replace."""
 
     generation: int = Field(ge=1)
-    desired: dict[str, int]
-    replaces: dict[str, int]
+    desired: dict[str, Setting]
+    replaces: dict[str, Setting]
 
 
 class ReplicasChange(Model):
@@ -158,6 +158,29 @@ class ReplicasChange(Model):
 
     desired: int = Field(ge=0)
     replaces: int = Field(ge=0)
+
+
+class ContainerResources(Model):
+    """CPU and memory of a container, as quantities; what is absent is not set."""
+
+    cpu_request: str | None = None
+    cpu_limit: str | None = None
+    memory_request: str | None = None
+    memory_limit: str | None = None
+
+
+class ResourcesChange(Model):
+    """New CPU and memory of one container of the running pods, and what they replace."""
+
+    container: str
+    desired: ContainerResources
+    replaces: ContainerResources
+    earlier: list[ContainerResources] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Sizes that pods of this workload began with before earlier changes; one that"
+        " begins later has such a size, and gets the desired one too.",
+    )
 
 
 class Prediction(Model):
@@ -173,16 +196,17 @@ class Action(Model):
 
     rules = (
         Rule(
-            "has(self.knobs) != has(self.replicas)",
-            "write exactly one change: knobs or replicas",
+            "[has(self.knobs), has(self.replicas), has(self.resources)].filter(x, x).size() == 1",
+            "write exactly one change: knobs, replicas or resources",
         ),
     )
 
-    type: str = Field(description="DataLoader or Replicas.")
+    type: str = Field(description="DataLoader, BatchSize, Precision, Resources or Replicas.")
     summary: str
     cause: str = Field(description="Id of the cause that it is meant to remove.")
     knobs: KnobsChange | None = None
     replicas: ReplicasChange | None = None
+    resources: ResourcesChange | None = None
     prediction: Prediction | None = None
 
 

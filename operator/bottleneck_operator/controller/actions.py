@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..act import knobs as act_knobs
+from ..act import resources as act_resources
 from ..act.replicas import SupersededError, set_replicas
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport, Phase, Verdict
-from ..decide.lifecycle import Next, Progress, Step, desired_knobs, next_step
+from ..decide.effect import Progress
+from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
+from ..kube import KubeError
+from ..observe.containers import ResizeState
 from ..observe.history import History
 from ..observe.observation import Observation
 from ..observe.pods import Pod
@@ -59,9 +63,17 @@ class Actions:
                     # The next step must not mistake what this one changed for somebody's change.
                     await self.gatherer.read_target(policy, time.time(), True)
                     running = self.gatherer.running(policy)
-        wanted = desired_knobs(self.services.reports.of(policy))
-        if wanted is not None and self.gatherer.target is not None and not policy.spec.paused:
-            await act_knobs.write(self.services.kube, running, wanted)
+        if self.gatherer.target is not None and not policy.spec.paused:
+            await self._follow_up(policy, running)
+
+    async def _follow_up(self, policy: BottleneckPolicy, running: Sequence[Pod]) -> None:
+        """Brings what was kept to pods that came later."""
+        known, kube = self.services.reports.of(policy), self.services.kube
+        if (wanted := desired_knobs(known)) is not None:
+            await act_knobs.write(kube, running, wanted)
+        for container, change in desired_sizes(known).items():
+            sizes = (change.replaces, *change.earlier)
+            await act_resources.resize(kube, running, container, change.desired, sizes)
 
     async def undo_unjudged(self, policy: BottleneckPolicy) -> None:
         """Undoes what was applied and not yet judged: the policy is being deleted."""
@@ -94,6 +106,7 @@ class Actions:
             observation=observation,
             replicas=self.gatherer.target.replicas if self.gatherer.target else None,
             ready=self._ready(running),
+            containers=self._containers(report, running),
             in_force_at=in_force_at(histories.values(), own.generation) if own else None,
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
             target_gone=self.gatherer.target is None or self.gatherer.target.finished,
@@ -103,6 +116,15 @@ class Actions:
             ),
             verdict=verdict,
         )
+
+    def _containers(
+        self, report: BottleneckReport, running: Sequence[Pod]
+    ) -> tuple[ResizeState, ...]:
+        action = report.spec.action
+        if action is None or action.resources is None:
+            return ()
+        states = (pod.size(action.resources.container) for pod in running)
+        return tuple(state for state in states if state is not None)
 
     def _ready(self, running: Sequence[Pod]) -> int | None:
         """Ready replicas: the watch of pods knows sooner than the target's status does."""
@@ -142,6 +164,12 @@ class Actions:
                 await self._bring_about(policy, report, running, undo)
         except SupersededError as error:
             step = Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, str(error))
+        except KubeError as error:
+            if not error.refused or step.step is not Step.APPLY:
+                raise  # the next turn tries again; what is recorded stays true
+            # Perhaps some pods have it already: undoing what was begun leaves nothing half done.
+            message = f"the API server refused it: {error.message}"
+            step = Next(Step.MOVE, Phase.REVERTING, Reason.ACTION_REFUSED, message)
         self.gatherer.forget_target()
         if step.phase is None:
             return report
@@ -168,6 +196,13 @@ class Actions:
                 old, new = new, old
             namespace = policy.metadata.namespace
             await set_replicas(self.services.kube, namespace, self.gatherer.target, old, new)
+        elif (change := action.resources) is not None:
+            new_size, sizes = change.desired, (change.replaces, *change.earlier)
+            if undo:
+                new_size, sizes = change.replaces, (change.desired, *change.earlier)
+            await act_resources.resize(
+                self.services.kube, running, change.container, new_size, sizes
+            )
 
     async def _move(
         self, policy: BottleneckPolicy, report: BottleneckReport, step: Next, now: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..act import knobs as act_knobs
@@ -26,7 +27,9 @@ from ..diagnose.objectives import RUNNING
 from ..kube import JSON_PATCH
 from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
+from ..observe.containers import ResizeState
 from ..observe.observation import Observation, WorkloadType
+from ..observe.pods import Pod
 from ..report import metrics, reports
 from ..report.reports import now_utc
 from ..report.status import Problem, View, status_of, substance
@@ -237,6 +240,7 @@ class PolicyLoop:
             generation=max(issued_generation(known), carried),
             knobs=wanted.values if wanted else {},
             settable=frozenset.intersection(*settable) if settable else frozenset(),
+            containers=_containers(seen.running),
             reports=known,
         )
 
@@ -288,3 +292,13 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
+
+
+def _containers(running: Sequence[Pod]) -> dict[str, tuple[ResizeState, ...]]:
+    """The containers of running pods, by name."""
+    found: dict[str, list[ResizeState]] = {}
+    for pod in running:
+        for container in pod.containers:
+            if (state := pod.size(container.name)) is not None:
+                found.setdefault(container.name, []).append(state)
+    return {name: tuple(states) for name, states in found.items()}

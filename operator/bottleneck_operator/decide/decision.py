@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..api.conditions import Reason
+from ..api.meta import Setting
 from ..api.report import Action, BottleneckReport
+from ..observe.containers import ResizeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,8 @@ class Facts:
 
     ``replicas`` is None where the target has no scale; ``hpa`` names a HorizontalPodAutoscaler that
     owns them. ``generation`` is the newest knobs generation ever issued for this policy.
-    ``reports`` are the policy's earlier reports, in any order.
+    ``containers`` are those of the running pods, by name, without the sidecar. ``reports`` are the
+    policy's earlier reports, oldest first.
     """
 
     policy_generation: int = 0
@@ -23,8 +26,9 @@ class Facts:
     ready: int | None = None
     hpa: str | None = None
     generation: int = 0
-    knobs: Mapping[str, int] = field(default_factory=dict)
+    knobs: Mapping[str, Setting] = field(default_factory=dict)
     settable: frozenset[str] = frozenset()
+    containers: Mapping[str, tuple[ResizeState, ...]] = field(default_factory=dict)
     reports: tuple[BottleneckReport, ...] = ()
 
 

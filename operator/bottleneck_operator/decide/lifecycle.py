@@ -16,19 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
 from ..api.conditions import APPROVED_ANNOTATION, Reason
-from ..api.report import BottleneckReport, Phase, Verdict, VerdictResult
-from ..observe.observation import Observation
+from ..api.meta import Setting
+from ..api.report import (
+    Action,
+    BottleneckReport,
+    Phase,
+    ResourcesChange,
+    Verdict,
+    VerdictResult,
+)
 from ..observe.windows import WINDOW_SECONDS
-
-KNOBS_DEADLINE = 60.0
-"""Seconds in which every rank has to acknowledge a knobs generation."""
-
-REPLICAS_DEADLINE = 300.0
-"""Seconds in which new replicas have to become ready: pulling an image and loading a model."""
+from .effect import Effect, Progress, Standing, effect_of
 
 
 class Step(StrEnum):
@@ -51,26 +53,6 @@ class Next:
     verdict: Verdict | None = None
     at: datetime | None = None
     """When it came about, where that was before it could be written down."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is known of an action's effect. ``replicas`` and ``ready`` come from the API server."""
-
-    observation: Observation
-    replicas: int | None = None
-    ready: int | None = None
-    annotated: bool = False
-    """Whether every running pod carries the generation that the report wants now."""
-    in_force_at: float | None = None
-    """When every rank ran with the report's knobs, seconds since the Unix epoch. An API server that
-    is away must not move it: what was measured since would count as measured before."""
-    target_gone: bool = False
-    newest_generation: int = 0
-    """Newest knobs generation that another report has brought into force."""
-    another_open: bool = False
-    """Whether another action is under way: a workload gets one experiment at a time."""
-    verdict: Verdict | None = None
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -101,82 +83,40 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
+    effect = effect_of(action, phase, progress)
+    if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
+        return Next(Step.WAIT)
+    if effect.standing is Standing.FOREIGN:
+        return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, effect.message)
     if phase is Phase.PLANNED:
-        change = action.replicas
-        if change is not None and progress.replicas is None:
-            return Next(Step.WAIT)
-        if change is not None and progress.replicas not in (change.replaces, change.desired):
-            return _superseded(progress, change.desired)
         return Next(Step.APPLY, Phase.APPLIED, Reason.ACTION_APPLIED, action.summary)
+    if effect.standing is Standing.MISSING:
+        return Next(Step.UNDO if phase is Phase.REVERTING else Step.APPLY)
     if phase is Phase.APPLIED:
-        return _await_acknowledgement(report, progress, now)
+        return _await_effect(report, effect, now)
     if phase is Phase.VERIFYING:
-        return _await_verdict(report, progress)
-    if phase is Phase.REVERTING:
-        return _await_undone(report, progress, now)
-    return Next(Step.WAIT)
+        return _await_verdict(progress)
+    return _await_undone(report, action, effect, now)
 
 
 def _approved(report: BottleneckReport) -> bool:
     return report.metadata.annotations.get(APPROVED_ANNOTATION) == "true"
 
 
-def _await_acknowledgement(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
-    action = report.spec.action
-    assert action is not None
-    waited = (now - (report.status.applied_at or report.spec.decided_at)).total_seconds()
-    if action.knobs is not None:
-        generation = action.knobs.generation
-        refused = refusal(progress.observation, generation)
-        if refused:
-            return _revert(Reason.ACTION_REFUSED, refused)
-        if acknowledged(progress.observation, generation):
-            return Next(
-                Step.MOVE,
-                Phase.VERIFYING,
-                Reason.ACTION_ACKNOWLEDGED,
-                f"generation {generation} is in force in {len(progress.observation.ranks)} ranks",
-                at=_moment(progress.in_force_at),
-            )
-        if not progress.annotated:
-            return Next(Step.APPLY)
-        # A silent sidecar is no refusal: without telemetry everything is held as it is.
-        heard = 0 < progress.observation.streaming == progress.observation.expected
-        if waited > KNOBS_DEADLINE and heard:
-            return _revert(
-                Reason.ACTION_REFUSED,
-                f"not every rank acknowledged generation {generation} in {KNOBS_DEADLINE:.0f}s",
-            )
-        return Next(Step.WAIT)
-    desired = action.replicas.desired if action.replicas else None
-    if progress.replicas is not None and progress.replicas != desired:
-        return _superseded(progress, desired)
-    if progress.ready is not None and desired is not None and progress.ready >= desired:
+def _await_effect(report: BottleneckReport, effect: Effect, now: datetime) -> Next:
+    if effect.standing is Standing.REFUSED:
+        return _revert(Reason.ACTION_REFUSED, effect.message)
+    if effect.standing is Standing.IN_FORCE:
         return Next(
-            Step.MOVE,
-            Phase.VERIFYING,
-            Reason.ACTION_ACKNOWLEDGED,
-            f"{progress.ready} replicas are ready",
+            Step.MOVE, Phase.VERIFYING, Reason.ACTION_ACKNOWLEDGED, effect.message, at=effect.at
         )
-    if waited > REPLICAS_DEADLINE and progress.ready is not None:
-        return _revert(
-            Reason.ACTION_REFUSED,
-            f"{progress.ready} of {desired} replicas are ready after {REPLICAS_DEADLINE:.0f}s",
-        )
+    begun = report.status.applied_at or report.spec.decided_at
+    if effect.deadline is not None and (now - begun).total_seconds() > effect.deadline:
+        return _revert(Reason.ACTION_REFUSED, effect.message)
     return Next(Step.WAIT)
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _await_verdict(report: BottleneckReport, progress: Progress) -> Next:
-    action = report.spec.action
-    assert action is not None
-    if action.replicas is not None and progress.replicas not in (None, action.replicas.desired):
-        return _superseded(progress, action.replicas.desired)
-    if action.knobs is not None and not progress.annotated:
-        return Next(Step.APPLY)
+def _await_verdict(progress: Progress) -> Next:
     verdict = progress.verdict
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
         # Never kept and never undone on missing data.
@@ -194,24 +134,12 @@ def _await_verdict(report: BottleneckReport, progress: Progress) -> Next:
     )
 
 
-def _await_undone(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
-    action = report.spec.action
-    assert action is not None
-    if action.knobs is not None:
-        generation = action.knobs.generation + 1
-        if not progress.annotated:
-            return Next(Step.UNDO)
-        since = report.status.judged_at or report.status.applied_at or report.spec.decided_at
-        late = (now - since).total_seconds() > KNOBS_DEADLINE
-        if not acknowledged(progress.observation, generation) and not late:
+def _await_undone(report: BottleneckReport, action: Action, effect: Effect, now: datetime) -> Next:
+    if effect.standing is Standing.UNDER_WAY:
+        begun = report.status.judged_at or report.status.applied_at or report.spec.decided_at
+        # What was there before is wanted again, whoever is late with it: nothing else can follow.
+        if effect.deadline is None or (now - begun).total_seconds() <= effect.deadline:
             return Next(Step.WAIT)
-    elif action.replicas is not None and progress.replicas is not None:
-        if progress.replicas == action.replicas.desired:
-            return Next(Step.UNDO)
-        if progress.replicas != action.replicas.replaces:
-            return _superseded(progress, action.replicas.replaces)
-    elif progress.replicas is None:
-        return Next(Step.WAIT)
     return Next(Step.MOVE, Phase.REVERTED, Reason.ACTION_REVERTED, f"undone: {action.summary}")
 
 
@@ -219,45 +147,12 @@ def _revert(reason: Reason, message: str) -> Next:
     return Next(Step.MOVE, Phase.REVERTING, reason, message)
 
 
-def _superseded(progress: Progress, wanted: int | None) -> Next:
-    return Next(
-        Step.MOVE,
-        Phase.ABANDONED,
-        Reason.ACTION_SUPERSEDED,
-        f"somebody else set {progress.replicas} replicas where {wanted} were wanted; left alone",
-    )
-
-
-def acknowledged(observation: Observation, generation: int) -> bool:
-    """Whether every rank of every expected pod runs with that generation or a newer one."""
-    ranks = observation.ranks
-    return (
-        bool(ranks)
-        and observation.streaming == observation.expected
-        and all(
-            rank.fresh
-            and rank.generation is not None
-            and rank.generation >= generation
-            and rank.result in ("Applied", "Unchanged")
-            for rank in ranks
-        )
-    )
-
-
-def refusal(observation: Observation, generation: int) -> str:
-    """The message of a rank that refused that generation, or nothing."""
-    for rank in observation.ranks:
-        if rank.result == "Refused" and rank.generation == generation:
-            return f"rank {rank.rank} of {rank.pod} refused: {rank.message}"
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class DesiredKnobs:
     """The knobs that running pods should carry now."""
 
     generation: int
-    values: dict[str, int]
+    values: dict[str, Setting]
 
 
 def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
@@ -279,6 +174,22 @@ def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
         if newest is None or found.generation > newest.generation:
             newest = found
     return newest
+
+
+def desired_sizes(reports: Iterable[BottleneckReport]) -> dict[str, ResourcesChange]:
+    """For each container the newest change that was kept: pods that come later get its size too.
+    A container with an action under way is left to that. ``reports`` are oldest first."""
+    newest: dict[str, ResourcesChange] = {}
+    open_ones = set()
+    for report in reports:
+        action = report.spec.action
+        if action is None or action.resources is None:
+            continue
+        if report.status.phase is Phase.KEPT:
+            newest[action.resources.container] = action.resources
+        elif report.status.phase.open:
+            open_ones.add(action.resources.container)
+    return {name: change for name, change in newest.items() if name not in open_ones}
 
 
 def issued_generation(reports: Iterable[BottleneckReport]) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..api import units
 from ..api.conditions import Reason
-from ..api.policy import PolicySpec
-from ..api.report import Action, BottleneckReport, Phase, VerdictResult
+from ..api.policy import Disruption, PolicySpec
+from ..api.report import Action, BottleneckReport, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
-from ..observe.observation import Observation
+from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
-from .remedies import REMEDIES
+from .remedies import DEVICES, MEANS, REMEDIES
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
+
+_NOT_WANTED = frozenset({Reason.ACTION_NOT_ALLOWED, Reason.KNOB_NOT_SETTABLE})
 
 
 def decide(
@@ -41,21 +46,93 @@ def decide(
         return _for_people(_ENTRIES[diagnosis.causes[0].id])
     held = _too_soon(spec, facts, now)
     refusals: list[Refusal] = []
-    for cause in diagnosis.causes:
+    plans: list[Action] = []
+    for cause in _to_remove(diagnosis.causes):
         entry = _ENTRIES[cause.id]
         for remedy in entry.remedies:
             answer = REMEDIES[remedy](cause, observation, spec, facts)
-            if isinstance(answer, Refusal):
-                refusals.append(answer)
-            elif missed := _quarantined(answer, facts):
-                refusals.append(missed)
-            elif held:
-                return held
+            if isinstance(answer, Action):
+                answer = _too_strong(answer, spec) or _quarantined(answer, facts) or answer
+            if isinstance(answer, Action):
+                plans.append(answer)
             else:
-                return Plan(answer)
+                refusals.append(_with_advice(answer, entry))
         if not entry.remedies:
             refusals.append(_for_people(entry))
-    return refusals[0]
+    if not plans:
+        return _telling(refusals)
+    return held or Plan(_cheapest(plans, diagnosis, observation, spec))
+
+
+def _to_remove(causes: Sequence[Cause]) -> Iterator[Cause]:
+    """The causes that are worth removing: not those that only follow from one that has a remedy,
+    allowed by the policy or not: workers do not help behind a CPU limit."""
+    remediable = {cause.id for cause in causes if _ENTRIES[cause.id].remedies}
+    return (cause for cause in causes if cause.explained_by not in remediable)
+
+
+def _with_advice(refusal: Refusal, entry: CauseEntry) -> Refusal:
+    """What people can do themselves, where the operator was not given the means."""
+    if refusal.reason not in _NOT_WANTED:
+        return refusal
+    return replace(refusal, message=f"{refusal.message}. Or do it yourself: {entry.advice}")
+
+
+def _too_strong(action: Action, spec: PolicySpec) -> Refusal | None:
+    """Whether the policy's ``limits.disruption`` rules an action out."""
+    allowed, needed = spec.limits.disruption, MEANS[action.type]
+    order = list(Disruption)
+    if order.index(needed) <= order.index(allowed):
+        return None
+    return Refusal(
+        Reason.DISRUPTION_NOT_ALLOWED,
+        f"{action.summary} needs limits.disruption: {needed}; the policy allows {allowed}",
+    )
+
+
+def _telling(refusals: Sequence[Refusal]) -> Refusal:
+    """The refusal that tells most: what stands in the way of something that the policy wants comes
+    before what it does not want at all."""
+    return next((each for each in refusals if each.reason not in _NOT_WANTED), refusals[0])
+
+
+def _cheapest(
+    plans: Sequence[Action], diagnosis: Diagnosis, observation: Observation, spec: PolicySpec
+) -> Action:
+    """The cheapest action that is predicted to meet the breached objective: settings before
+    resources, and devices last. Where none is, the one against the first cause that is predicted to
+    return most: the engine ranks causes by what removing them returns."""
+    assert diagnosis.symptom is not None
+    objective = diagnosis.symptom.objective
+
+    def price(action: Action) -> tuple[bool, int]:
+        return action.type in DEVICES, list(Disruption).index(MEANS[action.type])
+
+    if enough := [plan for plan in plans if _meets(plan, objective, spec)]:
+        return min(enough, key=price)
+    latency = observation.type is WorkloadType.INFERENCE
+    first = [plan for plan in plans if plan.cause == plans[0].cause]
+    return max(first, key=lambda plan: _gain(plan, lower_is_better=latency))
+
+
+def _meets(action: Action, objective: str, spec: PolicySpec) -> bool:
+    if action.prediction is None:
+        return False
+    after, objectives = action.prediction.after, spec.objectives
+    if objective == "Latency" and objectives.latency:
+        return after <= units.seconds(objectives.latency.target)
+    if objective == "Goodput" and objectives.goodput:
+        return after >= units.number(objectives.goodput.min)
+    return False
+
+
+def _gain(action: Action, lower_is_better: bool) -> float:
+    """How many times better the metric is predicted to be."""
+    if action.prediction is None:
+        return 1.0
+    before, after = action.prediction.before, action.prediction.after
+    better, worse = (before, after) if lower_is_better else (after, before)
+    return better / worse if worse > 0 else math.inf
 
 
 def _for_people(entry: CauseEntry) -> Refusal:
@@ -130,4 +207,8 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
 
 
 def _desired(action: Action) -> object:
-    return action.knobs.desired if action.knobs else action.replicas and action.replicas.desired
+    if action.knobs is not None:
+        return action.knobs.desired
+    if action.replicas is not None:
+        return action.replicas.desired
+    return action.resources and action.resources.desired

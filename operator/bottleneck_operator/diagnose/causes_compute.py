@@ -64,6 +64,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.microBatch", "<", 8, START),
             ),
         ),
+        remedies=("BatchSize",),
         advice="Use a larger batch, compile the model (torch.compile, CUDA graphs), and read"
         " results (loss.item()) only now and then.",
     ),
@@ -91,6 +92,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 ("hardware.bf16", "training.lowPrecisionShare"),
             ),
         ),
+        remedies=("Precision",),
         advice="Run the forward pass under torch.autocast with bfloat16; float16 needs a gradient"
         " scaler.",
     ),
@@ -115,6 +117,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 ("gpu.dramActive", "gpu.smActive"),
             ),
         ),
+        remedies=("Precision",),
         advice="Move fewer bytes: mixed precision, quantization, fused kernels (torch.compile), or"
         " a larger batch to use each byte more often.",
     ),

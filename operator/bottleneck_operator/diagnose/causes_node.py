@@ -75,6 +75,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 ("cpu.usedCores", "cpu.availableCores"),
             ),
         ),
+        remedies=("Resources",),
         advice="Raise the container's CPU limit.",
     ),
     CauseEntry(
@@ -128,6 +129,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
         ),
+        remedies=("Resources", "BatchSize"),
         advice="Raise the memory limit before the kernel kills it, or need less memory: a smaller"
         " batch, fewer loader workers, a shorter prefetch.",
     ),
@@ -233,6 +235,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
             ),
         ),
+        remedies=("BatchSize",),
         advice="Use a smaller micro-batch with accumulation, activation checkpointing or mixed"
         " precision. A server that fills the memory by design (a cache of keys and values) is fine"
         " as long as it does not restart.",

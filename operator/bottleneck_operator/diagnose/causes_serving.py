@@ -228,7 +228,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         ),
         share=shares.signal("inference.queueShare"),
         explains=explains(QUEUE_WAIT),
-        remedies=("Replicas",),
+        remedies=("BatchSize", "Replicas"),
         whys=(
             Why(
                 "{inference.arrivalRate} arrive while one takes {inference.serviceSeconds}, so the"
@@ -295,6 +295,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.batchSize", "inference.batchLimit"),
             ),
         ),
+        remedies=("BatchSize",),
         advice="Shorten the batcher's delay, or let it start as soon as the model is free.",
     ),
     CauseEntry(
@@ -326,6 +327,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.batchLimit",),
             ),
         ),
+        remedies=("BatchSize",),
         advice="Lower the largest batch size until the model's own time is well under the"
         " objective, and add replicas for the throughput that costs.",
     ),
@@ -356,6 +358,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.serviceSeconds",),
             ),
         ),
+        remedies=("Precision",),
         advice="More replicas will not help: use a faster or quantized model, or shorter outputs.",
     ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..api.conditions import INJECTED_LABEL, KNOBS_ANNOTATION
+from .containers import ContainerSize, ResizeState, ResizeTrouble, sizes_of, trouble_with_resize
 from .documents import Document
 from .selectors import Selector, matches
 from .troubles import Trouble, remembered, trouble_of
@@ -28,6 +29,18 @@ class Pod:
     knobs: str
     phase: str = ""
     trouble: Trouble | None = None
+    containers: tuple[ContainerSize, ...] = ()
+    resize: ResizeTrouble | None = None
+
+    def size(self, container: str) -> ResizeState | None:
+        """The size of one container, or None where the pod has none of that name."""
+        for each in self.containers:
+            if each.name == container:
+                trouble = self.resize or ResizeTrouble("", "")
+                return ResizeState(
+                    self.name, each.wanted, each.actual, trouble.reason, trouble.message
+                )
+        return None
 
 
 def pod_of(document: Document) -> Pod:
@@ -49,6 +62,8 @@ def pod_of(document: Document) -> Pod:
         knobs=annotations.get(KNOBS_ANNOTATION, ""),
         phase="Terminating" if going else status.get("phase") or "",
         trouble=trouble_of(document),
+        containers=sizes_of(document),
+        resize=trouble_with_resize(conditions),
     )
 
 

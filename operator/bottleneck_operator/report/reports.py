@@ -172,18 +172,19 @@ def advanced(
 
 
 async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> None:
-    """Deletes the oldest closed reports beyond ``KEEP``, but never the one whose knobs are in
-    force: the desired state follows from it."""
+    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs or sizes are
+    in force: the desired state follows from them."""
     closed = [report for report in store.of(policy) if not report.status.phase.open]
-    in_force = max(
-        (r for r in closed if r.spec.action and r.spec.action.knobs and r.status.applied_at),
-        key=lambda r: (
-            r.spec.action.knobs.generation if r.spec.action and r.spec.action.knobs else 0
-        ),
-        default=None,
-    )
+    newest: dict[str, str] = {}
+    for report in closed:
+        action = report.spec.action
+        if action is not None and action.knobs is not None and report.status.applied_at:
+            newest["knobs"] = report.metadata.name
+        kept = report.status.phase is Phase.KEPT
+        if kept and action is not None and action.resources is not None:
+            newest[f"size of {action.resources.container}"] = report.metadata.name
     for report in closed[: max(0, len(closed) - KEEP)]:
-        if report is not in_force:
+        if report.metadata.name not in newest.values():
             await kube.delete(path(report.metadata.namespace, report.metadata.name))
             store.update(report.dump(), deleted=True)
 

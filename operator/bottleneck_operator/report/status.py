@@ -20,7 +20,8 @@ from ..api.policy import (
 )
 from ..api.report import BottleneckReport, Phase
 from ..decide.decision import Plan, Refusal
-from ..decide.lifecycle import acknowledged, desired_knobs
+from ..decide.effect import acknowledged
+from ..decide.lifecycle import desired_knobs
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..observe.observation import Observation
@@ -169,6 +170,8 @@ def _progressing(view: View, condition: _Condition) -> ConditionStatus:
             reason = _PROGRESS[report.status.phase]
             if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.replicas:
                 reason = Reason.AWAITING_REPLICAS
+            if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.resources:
+                reason = Reason.AWAITING_RESIZE
             message = f"{report.metadata.name}: {report.spec.action.summary}"
             return condition(Condition.PROGRESSING, True, reason, message)
     return condition(Condition.PROGRESSING, False, Reason.IDLE, "no action is under way")

@@ -18,8 +18,15 @@ BIN_SECONDS = 1.0
 """Width of a bin: that of the telemetry's lines. More and shorter bins settle a clear case sooner;
 a bin without steps or requests is left out."""
 
-WARM_UP = {"DataLoader": 5.0, "Replicas": 10.0}
-"""Seconds after the acknowledgement that are left out at least: new workers start, caches fill."""
+WARM_UP = {
+    "BatchSize": 5.0,
+    "DataLoader": 5.0,
+    "Precision": 5.0,
+    "Replicas": 10.0,
+    "Resources": 2.0,
+}
+"""Seconds after the acknowledgement that are left out at least: new workers start, caches
+fill, kernels for another shape or type are compiled."""
 
 
 def metric_of(policy: BottleneckPolicy, workload: WorkloadType) -> Metric:

@@ -1,0 +1,215 @@
+"""Another batch size: micro-batches in training at an unchanged global batch, and the limits of a
+server's batcher."""
+
+from __future__ import annotations
+
+import math
+
+from ...api.conditions import Reason
+from ...api.meta import Setting
+from ...api.policy import BatchSizeAction, PolicySpec
+from ...api.report import Action, Cause, Prediction
+from ...observe.observation import Observation, WorkloadType
+from ..decision import Facts, Refusal
+from .common import WORTH, knob, knobs_change, listed, not_allowed, not_settable
+
+MICRO = "batch.micro"
+ACCUMULATION = "batch.accumulation"
+MAX_SIZE = "batch.maxSize"
+DELAY = "batch.delayMilliseconds"
+
+MAX_ACCUMULATION = 4096
+MEMORY_SHARE = 0.90
+"""Share of a GPU's memory that a larger micro-batch may be predicted to take."""
+
+OVERHEAD_LEFT = 0.05
+"""Fixed cost that a larger micro-batch may leave, as a share of the present step: a still larger
+one returns next to nothing and costs memory."""
+
+FIXED_SHARE = 0.5
+"""Share of a batch's time taken to be the same for any size while it has been measured at one size
+only. What came of it is measured afterwards."""
+
+SMALLER = frozenset({"gpu-memory-full", "memory-pressure"})
+"""Causes that a smaller micro-batch removes."""
+
+
+def batch_size(
+    cause: Cause, observation: Observation, spec: PolicySpec, facts: Facts
+) -> Action | Refusal:
+    """Training: a micro-batch that divides the global batch. Serving: the batcher's limits."""
+    bounds = spec.actions.batch_size
+    if bounds is None:
+        return not_allowed("the batch size", "actions: {batchSize: {min: 1, max: 64}}")
+    if observation.type is WorkloadType.TRAINING:
+        return _training(cause, observation, bounds, facts)
+    return _serving(cause, observation, bounds, facts)
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def _training(
+    cause: Cause, observation: Observation, bounds: BatchSizeAction, facts: Facts
+) -> Action | Refusal:
+    if not {MICRO, ACCUMULATION} <= facts.settable:
+        return not_settable(
+            "its batch size",
+            "load with monitor.loader(loader, accumulation=N), and step with monitor.backward() and"
+            " monitor.optimizer_step() of the SDK",
+        )
+    micro, accumulation = knob(observation, MICRO), knob(observation, ACCUMULATION)
+    rate = observation.value("training.samplesPerSecond")
+    if not micro or not accumulation or rate is None:
+        return Refusal(Reason.NO_DATA, "micro-batch, accumulation and throughput are not known")
+    sizes = _divisors(micro * accumulation, bounds)
+    if cause.id in SMALLER:
+        chosen = max((size for size in sizes if size <= micro / 2), default=None)
+        if chosen is None:
+            return Refusal(
+                Reason.AT_MAXIMUM,
+                f"no micro-batch from {bounds.min} to {micro // 2} divides the global batch of"
+                f" {micro * accumulation} samples of a rank; lower actions.batchSize.min",
+            )
+        after, basis = rate, "half the activations, the same work"
+    else:
+        memory = observation.value("gpu.memoryShare")
+        most = micro * MEMORY_SHARE / memory if memory else math.inf
+        chosen = _larger(sizes, micro, cause.share, most)
+        if chosen is None:
+            return _no_larger(micro, accumulation, bounds)
+        after = rate / _step(cause.share, micro / chosen)
+        basis = "step = fixed cost of each micro-batch + time of its samples"
+    current: dict[str, Setting] = {MICRO: micro, ACCUMULATION: accumulation}
+    desired: dict[str, Setting] = {MICRO: chosen, ACCUMULATION: micro * accumulation // chosen}
+    return _action(cause, facts, current, desired, rate, after, basis)
+
+
+def _divisors(samples: int, bounds: BatchSizeAction) -> list[int]:
+    """Sizes within the bounds that split ``samples`` evenly, ascending: with any other one an
+    optimizer step would be of other samples."""
+    return [
+        size
+        for size in range(bounds.min, min(bounds.max, samples) + 1)
+        if samples % size == 0 and samples // size <= MAX_ACCUMULATION
+    ]
+
+
+def _step(overhead: float, fewer: float) -> float:
+    """The step, as a multiple of the present one, when its fixed cost (a share ``overhead`` of it)
+    is paid ``fewer`` times as often. Amdahl's law over the step."""
+    return 1 - overhead + overhead * fewer
+
+
+def _larger(sizes: list[int], micro: int, overhead: float, most: float) -> int | None:
+    fitting = [size for size in sizes if micro < size <= most]
+    worth = [size for size in fitting if 1 / _step(overhead, micro / size) >= WORTH]
+    enough = [size for size in worth if overhead * micro / size <= OVERHEAD_LEFT]
+    return enough[0] if enough else worth[-1] if worth else None
+
+
+def _no_larger(micro: int, accumulation: int, bounds: BatchSizeAction) -> Refusal:
+    if accumulation == 1:
+        return Refusal(
+            Reason.AT_MAXIMUM,
+            f"one micro-batch of {micro} samples is the whole batch of a rank: a larger one would"
+            " change what an optimizer step is of, which globalBatch: Preserve rules out",
+        )
+    return Refusal(
+        Reason.AT_MAXIMUM,
+        f"no micro-batch from {micro + 1} to {bounds.max} that divides the {micro * accumulation}"
+        " samples of a rank would return 5% and fit; raise actions.batchSize.max",
+    )
+
+
+# -- serving ---------------------------------------------------------------------------------------
+
+
+def _serving(
+    cause: Cause,
+    observation: Observation,
+    bounds: BatchSizeAction,
+    facts: Facts,
+) -> Action | Refusal:
+    if not {MAX_SIZE, DELAY} <= facts.settable:
+        return not_settable(
+            "the limits of its batcher",
+            "form batches with Batching(..., adjustable=True) of the SDK",
+        )
+    size = knob(observation, MAX_SIZE)
+    latency = observation.value("inference.latency")
+    service = observation.value("inference.serviceSeconds")
+    delay = observation.value("inference.batchDelaySeconds")
+    if not size or latency is None or service is None or delay is None:
+        return Refusal(Reason.NO_DATA, "the batcher's limits and the latency are not known")
+    milliseconds = math.ceil(delay * 1000)
+    current: dict[str, Setting] = {MAX_SIZE: size, DELAY: milliseconds}
+    if cause.id == "batching-delay":
+        shorter = milliseconds // 4 if milliseconds >= 8 else 0
+        if shorter == milliseconds:
+            return Refusal(Reason.AT_MAXIMUM, "the batcher does not wait at all already")
+        after = max(service, latency - delay + shorter / 1000)
+        desired: dict[str, Setting] = {MAX_SIZE: size, DELAY: shorter}
+        basis = "a request waits as much less as the batcher may make it wait"
+    elif cause.id == "batch-too-large":
+        smaller = max(bounds.min, size // 2)
+        if smaller >= size:
+            return _at_bound("smallest", size, "min", bounds.min)
+        after = latency - service + service * _batch_time(smaller / size)
+        desired = {MAX_SIZE: smaller, DELAY: milliseconds}
+        basis = "time of a batch = half fixed + half by its size"
+    else:
+        filled = observation.value("inference.batchSize")
+        if filled is not None and filled < 0.5 * size:
+            return Refusal(
+                Reason.NO_REMEDY,
+                f"batches of {filled:.1f} do not fill the {size} they may have; larger ones would"
+                " not form",
+            )
+        larger = min(bounds.max, size * 2)
+        if larger <= size:
+            return _at_bound("largest", size, "max", bounds.max)
+        after = _after_growth(observation, latency, service, larger / size)
+        desired = {MAX_SIZE: larger, DELAY: milliseconds}
+        basis = "time of a batch = half fixed + half by its size; M/M/1 for the queue"
+    return _action(cause, facts, current, desired, latency, after, basis)
+
+
+def _batch_time(ratio: float) -> float:
+    """Time of a batch, as a multiple of the present one, at ``ratio`` times its size."""
+    return FIXED_SHARE + (1 - FIXED_SHARE) * ratio
+
+
+def _after_growth(observation: Observation, latency: float, service: float, ratio: float) -> float:
+    longer = service * _batch_time(ratio)
+    busy = observation.value("inference.occupancy")
+    if busy is None:
+        return latency
+    busy *= _batch_time(ratio) / ratio
+    return latency if busy >= 1 else min(latency, longer * (1 + 3 * busy / (1 - busy)))
+
+
+def _at_bound(which: str, size: int, name: str, bound: int) -> Refusal:
+    return Refusal(
+        Reason.AT_MAXIMUM,
+        f"batches of at most {size} are the {which} that the policy allows:"
+        f" actions.batchSize.{name} is {bound}",
+    )
+
+
+def _action(
+    cause: Cause,
+    facts: Facts,
+    current: dict[str, Setting],
+    desired: dict[str, Setting],
+    before: float,
+    after: float,
+    basis: str,
+) -> Action:
+    return Action(
+        type="BatchSize",
+        summary=listed(current, desired),
+        cause=cause.id,
+        knobs=knobs_change(facts, current, desired),
+        prediction=Prediction(before=round(before, 4), after=round(after, 4), basis=basis),
+    )

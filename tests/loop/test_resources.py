@@ -1,0 +1,131 @@
+"""CPU in place, on a real kubelet: a container that is really throttled gets more without a
+restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .conftest import Operator, World, until
+
+pytestmark = pytest.mark.cluster
+
+THROTTLED = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "200m"}}
+
+
+def busy(world: World, resources: dict[str, Any], most: str) -> None:
+    """A Deployment that takes all the CPU it gets, and a policy that wants more of it."""
+    world.deployment("trainer", "busy", resources=resources)
+    world.policy(
+        "trainer",
+        "Deployment",
+        objectives={"goodput": {"min": "1000000"}},
+        actions={"resources": {"container": "main", "cpu": {"max": most}}},
+        limits={"cooldown": "1s"},
+    )
+
+
+def size(world: World, *path: str) -> Any:
+    (name,) = world.pods()
+    found: Any = world.get("pod", name)
+    for each in path:
+        found = found[int(each)] if each.isdigit() else found[each]
+    return found
+
+
+def test_a_throttled_container_gets_more_cpu_without_a_restart(
+    world: World, operator: Operator
+) -> None:
+    busy(world, THROTTLED, "800m")
+    report = until("a report is kept", lambda: world.reports("Kept"), 120)[0]
+
+    assert report["spec"]["causes"][0]["id"] == "cpu-throttled"
+    assert report["spec"]["action"]["resources"]["replaces"]["cpuLimit"] == "200m"
+    assert report["spec"]["action"]["resources"]["desired"]["cpuLimit"] == "800m"
+    assert report["status"]["verdict"]["result"] == "Improved"
+    assert report["status"]["verdict"]["after"] > 1.5 * report["status"]["verdict"]["before"]
+    given = size(world, "spec", "containers", "0", "resources")
+    assert given["limits"]["cpu"] == "800m"
+    assert given["requests"] == THROTTLED["requests"], "what it asks of the scheduler stays"
+    assert size(world, "status", "containerStatuses", "0", "restartCount") == 0
+    until(
+        "the maximum is said",
+        lambda: world.condition("trainer", "Limited") == ("True", "AtMaximum"),
+    )
+
+    # A pod that comes later begins with what the template says.
+    (before,) = world.pods()
+    world.kubectl("delete", "pod", before, "--wait=false")
+    until("another pod runs", lambda: before not in world.pods() and world.pods())
+    until(
+        "it is resized too",
+        lambda: size(world, "spec", "containers", "0", "resources", "limits", "cpu") == "800m",
+    )
+
+
+def test_a_size_that_no_node_can_give_is_taken_back(world: World, operator: Operator) -> None:
+    guaranteed = {"cpu": "500m", "memory": "64Mi"}
+    busy(world, {"requests": guaranteed, "limits": guaranteed}, "64")
+    report = until("a report is reverted", lambda: world.reports("Reverted"), 120)[0]
+
+    change = report["spec"]["action"]["resources"]
+    assert change["desired"]["cpuRequest"] == change["desired"]["cpuLimit"]
+    assert any("cannot give it" in e["message"] for e in report["status"]["timeline"])
+    assert size(world, "spec", "containers", "0", "resources", "limits", "cpu") == "500m"
+    assert size(world, "spec", "containers", "0", "resources", "requests", "cpu") == "500m"
+    until(
+        "it says that it will not try again",
+        lambda: world.condition("trainer", "Limited") == ("True", "Quarantined"),
+    )
+
+
+def test_a_webhook_that_refuses_is_heard_and_nothing_is_left_half_done(
+    world: World, operator: Operator
+) -> None:
+    """The API server's own admission: a policy that forbids such a size, as platform teams write
+    them."""
+    rule = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": world.namespace},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE"],
+                        "resources": ["pods/resize"],
+                    }
+                ],
+            },
+            "validations": [{"expression": "false", "message": "ask the platform team first"}],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": world.namespace},
+        "spec": {
+            "policyName": world.namespace,
+            "validationActions": ["Deny"],
+            "matchResources": {
+                "namespaceSelector": {
+                    "matchLabels": {"kubernetes.io/metadata.name": world.namespace}
+                }
+            },
+        },
+    }
+    try:
+        world.apply(rule)
+        world.apply(binding)
+        busy(world, THROTTLED, "800m")
+        report = until("a report is reverted", lambda: world.reports("Reverted"), 120)[0]
+        messages = [entry["message"] for entry in report["status"]["timeline"]]
+        assert any("ask the platform team first" in message for message in messages)
+        assert size(world, "spec", "containers", "0", "resources", "limits", "cpu") == "200m"
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            world.kubectl("delete", kind, world.namespace, "--ignore-not-found")
