@@ -384,7 +384,7 @@ def test_an_action_is_exactly_one_change(refused: Refused, changes: Object) -> N
     document = report(**changes)
     action = document["spec"]["action"]
     document["spec"]["action"] = {key: value for key, value in action.items() if value is not None}
-    assert "write exactly one change: knobs or replicas" in refused(document)
+    assert "write exactly one change: knobs, replicas or resources" in refused(document)
 
 
 def status_of_a_policy() -> Object:

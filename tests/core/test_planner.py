@@ -29,6 +29,7 @@ from .builders import (
     queueing,
     reading,
     report,
+    sized,
     spec,
     starved,
     talking,
@@ -328,6 +329,17 @@ def test_what_did_not_help_is_not_tried_again(
     if isinstance(answer, Refusal):
         assert answer.reason is Reason.QUARANTINED
         assert "p-1" in answer.message
+
+
+def test_a_resize_that_did_not_help_is_not_tried_again_with_another_figure() -> None:
+    wanted = spec(actions={"resources": {"cpu": {"max": "8"}}})
+    facts = replace(FACTS, containers={"main": (sized(),)})
+    first = action(plan(trainer(cpu_throttledShare=reading(0.6)), wanted, facts))
+    missed = report(first, Phase.REVERTED, applied_at=moment(-900), closed_at=moment(-600))
+    again = plan(
+        trainer(cpu_throttledShare=reading(0.62)), wanted, replace(facts, reports=(missed,))
+    )
+    assert refusal(again).reason is Reason.QUARANTINED
 
 
 def test_what_did_not_help_is_tried_again_when_the_policy_changes() -> None:

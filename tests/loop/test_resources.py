@@ -3,9 +3,11 @@ restart."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from bottleneck_operator.api import units
 
 from .conftest import Operator, World, until
 
@@ -17,6 +19,10 @@ THROTTLED = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "20
 def busy(world: World, resources: dict[str, Any], most: str) -> None:
     """A Deployment that takes all the CPU it gets, and a policy that wants more of it."""
     world.deployment("trainer", "busy", resources=resources)
+    watch(world, most)
+
+
+def watch(world: World, most: str) -> None:
     world.policy(
         "trainer",
         "Deployment",
@@ -64,16 +70,42 @@ def test_a_throttled_container_gets_more_cpu_without_a_restart(
     )
 
 
-def test_a_size_that_no_node_can_give_is_taken_back(world: World, operator: Operator) -> None:
-    guaranteed = {"cpu": "500m", "memory": "64Mi"}
-    busy(world, {"requests": guaranteed, "limits": guaranteed}, "64")
-    report = until("a report is reverted", lambda: world.reports("Reverted"), 120)[0]
+def fill_the_node(world: World, leave: float) -> None:
+    """A pod that sleeps and asks for all CPUs that are free but for ``leave`` cores."""
+    (node,) = json.loads(world.cluster.kubectl("get", "nodes", "-o", "json"))["items"]
+    taken = 0.0
+    for pod in json.loads(world.cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]:
+        if pod["status"].get("phase") in ("Pending", "Running"):
+            for container in pod["spec"]["containers"] + pod["spec"].get("initContainers", []):
+                asked = container.get("resources", {}).get("requests", {})
+                taken += units.quantity(asked.get("cpu", "0"))
+    free = units.quantity(node["status"]["allocatable"]["cpu"]) - taken - leave
+    container = {
+        "name": "main",
+        "image": "bottleneck/sidecar:dev",
+        "command": ["/opt/bottleneck/bin/python", "-c", "import time; time.sleep(3600)"],
+        "resources": {"requests": {"cpu": units.cores(free)}},
+    }
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    world.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"}, "spec": spec})
+    world.kubectl("wait", "pod/filler", "--for=condition=Ready", "--timeout=60s")
+
+
+def test_a_size_that_the_node_cannot_give_is_taken_back(world: World, operator: Operator) -> None:
+    guaranteed = {"cpu": "300m", "memory": "64Mi"}
+    world.deployment("trainer", "busy", resources={"requests": guaranteed, "limits": guaranteed})
+    world.kubectl("rollout", "status", "deploy/trainer", "--timeout=60s")
+    (trainer,) = world.pods()
+    fill_the_node(world, leave=0.05)
+    watch(world, "64")
+    report = until("a report is reverted", lambda: world.reports("Reverted"), 180)[0]
 
     change = report["spec"]["action"]["resources"]
-    assert change["desired"]["cpuRequest"] == change["desired"]["cpuLimit"]
-    assert any("cannot give it" in e["message"] for e in report["status"]["timeline"])
-    assert size(world, "spec", "containers", "0", "resources", "limits", "cpu") == "500m"
-    assert size(world, "spec", "containers", "0", "resources", "requests", "cpu") == "500m"
+    assert change["desired"]["cpuRequest"] == change["desired"]["cpuLimit"], "still guaranteed"
+    messages = [entry["message"] for entry in report["status"]["timeline"]]
+    assert any(f"{trainer} was not resized in 60s" in message for message in messages), messages
+    found = world.get("pod", trainer)["spec"]["containers"][0]["resources"]
+    assert found == {"requests": guaranteed, "limits": guaranteed}
     until(
         "it says that it will not try again",
         lambda: world.condition("trainer", "Limited") == ("True", "Quarantined"),

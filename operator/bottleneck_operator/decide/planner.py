@@ -207,8 +207,13 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
 
 
 def _desired(action: Action) -> object:
+    """What makes an action the same one again. Of a resize it is the direction: the amount follows
+    from a figure that moves a little with every window."""
     if action.knobs is not None:
         return action.knobs.desired
     if action.replicas is not None:
         return action.replicas.desired
-    return action.resources and action.resources.desired
+    assert action.resources is not None
+    change = action.resources
+    new, old = change.desired.model_dump(), change.replaces.model_dump()
+    return change.container, [name for name in new if new[name] != old[name]]
