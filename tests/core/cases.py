@@ -267,6 +267,15 @@ CASES_BY_CAUSE: dict[str, list[Case]] = {
             {"training.microBatch": 2.0, "training.stepSeconds": 0.004},
             {"training.microBatch": 64.0},
         ),
+        (
+            TRAINING,
+            {
+                "training.microBatch": 2.0,
+                "training.accumulation": 50.0,
+                "training.stepSeconds": 0.2,
+            },
+            {"training.accumulation": 1.0},
+        ),
         (TRAINING, {"gpu.utilization": 0.2}, {"gpu.utilization": 0.9}),
     ],
     "precision-unused": [

@@ -56,7 +56,7 @@ def training_rank(t: float, pace: float = 2.0, number: int = 0, **changes: Any) 
         "loader_run_queue_seconds": 0.1 * t,
         "low_precision_steps": 0,
         "capabilities": ["bf16"],
-        "knobs": {"dataLoader.workers": 2},
+        "knobs": {"dataLoader.workers": 2, "batch.accumulation": 2},
         **changes,
     }
     return TrainingRank(**fields)

@@ -40,7 +40,8 @@ def server_pod(number: int = 0, **changes: Any) -> History:
     [
         ("training.samplesPerSecond", 64.0),
         ("training.stepSeconds", 0.5),
-        ("training.microBatch", 32.0),
+        ("training.microBatch", 16.0),  # a step is of two of them
+        ("training.accumulation", 2.0),
         ("training.collectiveShare", 0.05),
         ("training.computeShare", 0.85),
         ("training.cpuShare", 0.8),

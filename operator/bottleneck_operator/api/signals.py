@@ -29,6 +29,7 @@ SIGNALS: Mapping[str, str] = {
     "training.cpuShare": SHARE,
     "training.lowPrecisionShare": SHARE,
     "training.microBatch": "samples",
+    "training.accumulation": "micro-batches",
     "training.stragglerRatio": "×",
     "training.rankSpread": "×",
     "training.ranks": "ranks",

@@ -31,7 +31,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 ),
                 all_of(
                     Predicate("training.microBatch", "<", 8, START),
-                    Predicate("training.stepSeconds", "<", 0.100, START),
+                    Predicate("training.microBatchSeconds", "<", 0.100, START),
                 ),
             ),
         ),
@@ -58,9 +58,9 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
             Why(
-                "a step computes only {training.microBatch} and takes {training.stepSeconds}, of"
+                "a batch is only {training.microBatch} and takes {training.microBatchSeconds}, of"
                 " which a large part is the same for any batch",
-                ("training.microBatch", "training.stepSeconds"),
+                ("training.microBatch", "training.microBatchSeconds"),
                 Predicate("training.microBatch", "<", 8, START),
             ),
         ),

@@ -30,6 +30,7 @@ DERIVED = frozenset(
         "training.collectiveSeconds",
         "training.coresPerRank",
         "training.dataSeconds",
+        "training.microBatchSeconds",
         "workload.training",
     }
 )
@@ -44,6 +45,9 @@ YOUNG_SECONDS = 120.0
 ALIKE = 0.15
 """Nodes whose busy shares differ by no more may be one and the same: each pod samples at moments of
 its own (start)."""
+
+ACCUMULATION = "training.accumulation"
+"""Absent where a step is one batch, or where the process does not say."""
 
 CONTENDED, THROTTLED = 0.15, 0.25
 """From where a replica counts as one that lacks a CPU, or is throttled; as in the catalogue."""
@@ -62,6 +66,7 @@ def with_derived(
     _product(
         signals, "training.collectiveSeconds", "training.collectiveShare", "training.stepSeconds"
     )
+    _micro_batch_seconds(signals)
     _quotient(signals, "training.coresPerRank", "cpu.usedCores", "training.ranks", "cores")
     _failures(signals)
     _queued(signals, max(1, len(observation.ranks) or len(observation.replicas)))
@@ -115,6 +120,13 @@ def _product(signals: dict[str, Signal], name: str, factor: str, of: str) -> Non
     ratio, whole = value(signals, factor), signals.get(of)
     if name not in signals and ratio is not None and isinstance(whole, Reading):
         signals[name] = replace(whole, value=ratio * whole.value)
+
+
+def _micro_batch_seconds(signals: dict[str, Signal]) -> None:
+    step, accumulation = signals.get("training.stepSeconds"), value(signals, ACCUMULATION)
+    if isinstance(step, Reading):
+        seconds = step.value / (accumulation or 1.0)
+        signals.setdefault("training.microBatchSeconds", replace(step, value=seconds))
 
 
 def _contention(signals: dict[str, Signal], observation: Observation) -> None:

@@ -282,7 +282,8 @@ def _load(observation: Observation, signal: str) -> str | None:
         if not batch or not ranks:
             return None
         # The last batch of an epoch is smaller: quarters of an octave make that no difference.
-        usual = 2.0 ** (round(4.0 * math.log2(batch)) / 4.0)
+        samples = batch * (observation.value("training.accumulation") or 1.0)
+        usual = 2.0 ** (round(4.0 * math.log2(samples)) / 4.0)
         workers = observation.value("dataLoader.workers")
         loaded = "" if workers is None else f", {workers:.0f} workers"
         return f"{usual:.3g} samples × {ranks:.0f} ranks{loaded}"

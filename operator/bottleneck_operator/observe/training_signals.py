@@ -16,6 +16,7 @@ from .pod_window import MIN_SPAN_SECONDS, Figures, PodWindow, lower_median
 COMPUTE = ("forward", "backward", "optimizer", "other")
 """Phases in which the training thread works on the model."""
 
+ACCUMULATION = "batch.accumulation"
 WORKERS = "dataLoader.workers"
 
 
@@ -31,17 +32,23 @@ def training(figures: Figures, parts: Sequence[PodWindow], now: float) -> None:
         reason = f"only {steps:.0f} steps over {figures.span:.1f}s so far"
         figures.missing((f"training.{name}" for name in names), reason)
         return
-    _step(figures, growths, steps)
+    _step(figures, growths, steps, _accumulation(parts))
     _loading(figures, parts, growths)
     _ranks(figures, parts, growths)
 
 
-def _step(figures: Figures, growths: Sequence[Delta], steps: float) -> None:
+def _step(
+    figures: Figures, growths: Sequence[Delta], steps: float, accumulation: float | None
+) -> None:
     spent = total(growths, "step_seconds")
     samples = total(growths, "samples")
     figures.put("training.samplesPerSecond", rate_of(growths, "samples"), "samples/s", "rate")
     figures.ratio("training.stepSeconds", spent, steps, "s", "mean")
-    figures.ratio("training.microBatch", samples, steps, "samples", "mean")
+    # An optimizer step may be of several micro-batches, where the process says so.
+    batches = steps * (accumulation or 1.0)
+    figures.ratio("training.microBatch", samples, batches, "samples", "mean")
+    if accumulation is not None:
+        figures.put("training.accumulation", accumulation, "micro-batches", "last")
     low = total(growths, "low_precision_steps")
     figures.ratio("training.lowPrecisionShare", low, steps, most=1.0)
     shares = {phase: _phase(growths, phase) for phase in PHASES}
@@ -53,6 +60,13 @@ def _step(figures: Figures, growths: Sequence[Delta], steps: float) -> None:
     if all(delta.cpu is not None for delta in growths):
         on_cpu = sum(sum((delta.cpu or {}).values()) for delta in growths)
         figures.ratio("training.cpuShare", on_cpu, spent)
+
+
+def _accumulation(parts: Sequence[PodWindow]) -> float | None:
+    """Micro-batches of an optimizer step, where all ranks say the same number."""
+    told = {(rank.knobs or {}).get(ACCUMULATION) for part in parts for rank in part.ranks}
+    value = told.pop() if len(told) == 1 else None
+    return float(value) if isinstance(value, int | float) and value >= 1 else None
 
 
 def _phase(growths: Iterable[Delta], phase: str) -> float | None:
