@@ -15,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .components import Array, Rows, Track, quantile, signs
+from .parameters import Parameters
 
 Steps = NDArray[np.int64]
 
-CERTAIN = 0.99
-"""Beyond this quantile of the healthy windows a metric alone is an alarm."""
-ONSET_SHARE = 0.5
-"""If at least half of the deviation began inside the window, the window itself is the reference."""
 CLIP = 5.0
 """One statistic cannot outvote the others by more than five times its limit."""
 
@@ -40,13 +37,14 @@ class Alarm:
     """The share of healthy windows that look at least as bad."""
 
 
-def alarm(own: Sequence[Track]) -> Alarm:
+def alarm(own: Sequence[Track], parameters: Parameters) -> Alarm:
     """Judges the statistics of one metric together, in each direction that can be bad."""
-    both = [_alarm(own, sign) for sign in signs(own[0].key[1])]
+    both = [_alarm(own, sign, parameters) for sign in signs(own[0].key[1])]
     return max(both, key=lambda one: (one.certain, one.severity))
 
 
-def _alarm(own: Sequence[Track], sign: int) -> Alarm:
+def _alarm(own: Sequence[Track], sign: int, parameters: Parameters) -> Alarm:
+    certain = parameters.certain
     severities, healthy, profiles = [], [], []
     for track in own:
         during = sign * (track.incident - track.median)
@@ -54,18 +52,18 @@ def _alarm(own: Sequence[Track], sign: int) -> Alarm:
         smallest = track.floor * np.sqrt(2)
         for onset in (False, True):
             null, _ = _scan(_open(before), onset=onset)
-            limit = max(quantile(null, CERTAIN), smallest)
+            limit = max(quantile(null, certain), smallest)
             severities.append(_scan(_open(during[None, :]), onset=onset)[0][0] / limit)
             healthy.append(null / limit)
-        limit = max(quantile(before.ravel(), CERTAIN), track.floor)
+        limit = max(quantile(before.ravel(), certain), track.floor)
         profiles.append(np.clip(_open(during[None, :])[0] / limit, -CLIP, CLIP))
     severity = float(np.max(severities))
     chance = float(np.mean(np.max(healthy, axis=0) >= severity))
     profile = _average(np.array(profiles))
-    onset, affected = _stretch(profile)
+    onset, affected = _stretch(profile, parameters.onset_share)
     large = any(_rise(track, affected, onset, sign) >= track.floor for track in own)
     return Alarm(
-        certain=large and severity > 1 and chance <= 1 - CERTAIN,
+        certain=large and severity > 1 and chance <= 1 - certain,
         onset=onset,
         affected=affected,
         sign=sign,
@@ -74,14 +72,14 @@ def _alarm(own: Sequence[Track], sign: int) -> Alarm:
     )
 
 
-def _stretch(profile: Array) -> tuple[bool, Rows]:
+def _stretch(profile: Array, onset_share: float) -> tuple[bool, Rows]:
     """Whether the incident begins inside the window, and the steps that it fills."""
     rows = np.arange(len(profile))
     value, (first, last) = _scan(profile[None, :], onset=True)
     inside = (rows >= first[0]) & (rows < last[0])
     if np.isfinite(value[0]):
         level = float(np.nanmean(profile[inside]))
-        if level - float(np.nanmean(profile[~inside])) >= ONSET_SHARE * level:
+        if level - float(np.nanmean(profile[~inside])) >= onset_share * level:
             return True, inside
     _, (first, last) = _scan(profile[None, :], onset=False)
     return False, (rows >= first[0]) & (rows < last[0])

@@ -18,6 +18,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from .parameters import DEFAULT, Parameters
+
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
 Key = tuple[str, str, str]
@@ -28,11 +30,6 @@ Series = Mapping[Key, tuple[Iterable[float], Iterable[float]]]
 LIMIT_QUANTILE = 0.99
 """A change is unusual beyond what 99% of healthy windows show. A convention (one false alarm in a
 hundred windows of one series), not fitted."""
-RELATIVE_FLOOR = 0.05
-"""Changes below 5% of the usual value are no news however rare they are: a metric that hardly ever
-moves would otherwise outrank one that doubled."""
-SHARE_FLOOR = 0.005
-"""The same for shares (availability, error rates), of the whole: half a percent of requests."""
 MINIMUM_BASELINE = 8
 """Fewer baseline values than this tell no distribution; the series is NoData."""
 MAXIMUM_WINDOWS = 1000
@@ -128,13 +125,14 @@ class Panel:
     tracks: dict[Key, Track]
 
 
-def panel(baseline: Series, incident: Series) -> Panel:
+def panel(baseline: Series, incident: Series, parameters: Parameters = DEFAULT) -> Panel:
     """Puts the series that are in both on one grid of sampling steps.
 
     The step is the typical distance between samples; samples in the same step are averaged, so
     duplicates and scrapes that are out of phase do no harm. A series that the incident or the
     baseline has (almost) no values of is left out: no data.
     """
+    relative = parameters.relative_floor
     old, new = _clean(baseline), _clean(incident)
     step = max(_step(old), _step(new))
     before, during = _grid(old, step), _grid(new, step)
@@ -152,9 +150,10 @@ def panel(baseline: Series, incident: Series) -> Panel:
             continue
         median = float(np.median(old[key][1]))
         # A failure metric is a share of the metric's ceiling: 1 or 100, as it is written.
-        ceiling = SHARE_FLOOR * top[key[1]] if family(key[1]) is Family.FAILURES else 0.0
-        floor = max(RELATIVE_FLOOR * abs(median) if not ceiling else 0.0, ceiling)
-        floor = floor or RELATIVE_FLOOR * float(np.max(np.abs(old[key][1]))) or 1e-9 * top[key[1]]
+        failures = family(key[1]) is Family.FAILURES
+        ceiling = parameters.share_floor * top[key[1]] if failures else 0.0
+        floor = max(relative * abs(median) if not ceiling else 0.0, ceiling)
+        floor = floor or relative * float(np.max(np.abs(old[key][1]))) or 1e-9 * top[key[1]]
         found[key] = Track(key, before[key], during[key], median, floor or 1.0, before[key][places])
     return Panel(step, found)
 

@@ -39,22 +39,7 @@ from .components import (
     worst,
 )
 from .figures import evidence, share_of
-
-CORROBORATION = 1.5
-"""How many times its limit a component must be out of its baseline to confirm a symptom."""
-CONFIRMED = 0.95
-"""... and the quantile of healthy windows that the symptom must exceed in the same steps. These are
-given, not searched for, so the usual 5% applies."""
-CALLS_SLACK = 2.0
-"""A callee may explain this much more than its average calls: one caller may call it more often, or
-send it the slower calls, than the others."""
-UNKNOWN_CALLS = 5.0
-"""The same where no metric counts the calls: several calls for one of the caller are common."""
-KEPT, HANDED, RARITY = 0.7, 0.2, 0.1
-"""What a score is made of: the responsibility that a component keeps, what came to it, and that it
-is out of its baseline at all. Behind the root cause, the way to it is the best guess."""
-ELSEWHERE = 0.25
-"""Weight of components that the symptom does not call: the graph shows no way to it."""
+from .parameters import DEFAULT, Parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +71,7 @@ def diagnose_graph(
     baseline: Series,
     incident: Series,
     symptom: tuple[str, str],
+    parameters: Parameters = DEFAULT,
 ) -> GraphDiagnosis:
     """Ranks the components behind ``symptom``, a component and its metric.
 
@@ -93,14 +79,14 @@ def diagnose_graph(
     ``incident`` may contain healthy steps before and after. Time is in seconds, values in any unit
     as long as one metric has one. Raises SymptomError without figures of the symptom.
     """
-    known = panel(baseline, incident)
+    known = panel(baseline, incident, parameters)
     own = [track for key, track in known.tracks.items() if key[:2] == symptom]
     if not own:
         raise SymptomError(_missing(baseline, incident, symptom))
     calls = Calls(topology, known.tracks, upstream=family(symptom[1]) is Family.TRAFFIC)
-    seen, reason = alarm(own), ""
+    seen, reason = alarm(own, parameters), ""
     if not seen.certain:
-        confirmed = _confirmed(calls, known, own)
+        confirmed = _confirmed(calls, known, own, parameters)
         if confirmed is None:
             return GraphDiagnosis(True, (), f"{_name(symptom)} is within its baseline")
         seen, by = confirmed
@@ -113,13 +99,15 @@ def diagnose_graph(
         if found is not None:
             changes.setdefault(key[0], {})[key] = found
     window = f"{seen.affected.sum() * known.step:g}s"
-    ranking = _rank(calls, changes, symptom, _additive(own), window)
+    ranking = _rank(calls, changes, symptom, _additive(own), window, parameters)
     return GraphDiagnosis(
         False, ranking, reason or f"{_name(symptom)} is out of its baseline for {window}"
     )
 
 
-def _confirmed(calls: Calls, known: Panel, own: Sequence[Track]) -> tuple[Alarm, str] | None:
+def _confirmed(
+    calls: Calls, known: Panel, own: Sequence[Track], parameters: Parameters
+) -> tuple[Alarm, str] | None:
     """The alarm below the symptom in whose steps the symptom is unusual too, and most so."""
     component, metric, _ = own[0].key
     groups: dict[tuple[str, str], list[Track]] = {}
@@ -131,12 +119,14 @@ def _confirmed(calls: Calls, known: Panel, own: Sequence[Track]) -> tuple[Alarm,
     for group, its in sorted(groups.items()):
         if group[0] not in below:
             continue
-        one = alarm(its)
-        if not one.certain or one.severity < CORROBORATION:
+        one = alarm(its, parameters)
+        if not one.certain or one.severity < parameters.corroboration:
             continue
         for track in own:
             change = worst(track, one.affected, onset=one.onset)
-            if change is None or change.chance > 1 - CONFIRMED or change.rise < track.floor:
+            if change is None or change.rise < track.floor:
+                continue
+            if change.chance > 1 - parameters.confirmed:
                 continue
             if best is None or change.severity > best[0]:
                 best = change.severity, one, _name(group)
@@ -149,6 +139,7 @@ def _rank(
     symptom: tuple[str, str],
     statistic: str,
     window: str,
+    parameters: Parameters,
 ) -> tuple[Suspect, ...]:
     telling: dict[str, Change] = {}
     rises: dict[str, Change] = {}
@@ -157,17 +148,18 @@ def _rank(
         if same:
             telling[name] = _most(same)
             rises[name] = _most([one for one in same if one.key[2] == statistic] or same)
-    came, kept = _responsibility(calls, symptom[0], telling, rises)
+    came, kept = _responsibility(calls, symptom[0], telling, rises, parameters)
     suspects = []
     for name, its in changes.items():
         most = telling.get(name)
         if most is not None and (most.severity > 1 or name == symptom[0]):
-            parts = KEPT * kept.get(name, 0.0) + HANDED * came.get(name, 0.0) + RARITY
+            parts = parameters.kept * kept.get(name, 0.0) + parameters.rarity
+            parts += parameters.handed * came.get(name, 0.0)
         else:
-            most, parts = _most(its.values()), RARITY
+            most, parts = _most(its.values()), parameters.rarity
             if most.severity <= 1:
                 continue
-        score = _confidence(most.severity) * parts * (1.0 if name in came else ELSEWHERE)
+        score = _confidence(most.severity) * parts * (1.0 if name in came else parameters.elsewhere)
         mine = kept.get(name, 0.0)
         share = share_of(_name(symptom), name, mine, window) if mine > 0 else None
         shown = evidence(most, rises.get(name), its, share, window)
@@ -176,7 +168,11 @@ def _rank(
 
 
 def _responsibility(
-    calls: Calls, start: str, telling: Mapping[str, Change], rises: Mapping[str, Change]
+    calls: Calls,
+    start: str,
+    telling: Mapping[str, Change],
+    rises: Mapping[str, Change],
+    parameters: Parameters,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What share of the symptom comes to each component below it, and what share it keeps."""
     order = calls.below(start)
@@ -185,14 +181,14 @@ def _responsibility(
     came[start] = 1.0
     kept = {}
     for name, direct in order:
-        parts, slack = {}, CALLS_SLACK
+        parts, slack = {}, parameters.calls_slack
         mine = rises[name].rise if name in rises else 0.0
         for callee in _measured(name, callees, rises):
             # Nothing at half the limit, all at the limit: no cliff between two noisy figures.
             parts[callee] = min(1.0, max(0.0, 2 * telling[callee].severity - 1))
             ratio = calls.ratio(name, callee) if callee in direct else None
             if ratio is None:
-                slack = UNKNOWN_CALLS
+                slack = parameters.unknown_calls
             if mine > 0:
                 share = (1.0 if ratio is None else ratio) * rises[callee].rise / mine
                 parts[callee] *= min(1.0, max(0.0, share))
