@@ -75,7 +75,10 @@ class Watched(Batcher[Any, Any]):
 
 
 actions = st.one_of(
-    st.tuples(st.just("call"), st.sampled_from(["well", "well", "well", "own", "all"])),
+    st.tuples(
+        st.just("call"),
+        st.lists(st.sampled_from(["well", "well", "well", "own", "all"]), min_size=1, max_size=12),
+    ),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("limits"), st.integers(1, 5), st.integers(0, 3)),
     st.tuples(st.just("wait")),
@@ -83,7 +86,7 @@ actions = st.one_of(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(actions, max_size=40), st.integers(1, 5), st.integers(0, 3))
+@given(st.lists(actions, max_size=20), st.integers(1, 5), st.integers(0, 3))
 def test_everyone_is_answered_once_with_their_own_result(
     plan: list[tuple[Any, ...]], size: int, delay: int
 ) -> None:
@@ -103,9 +106,10 @@ def test_everyone_is_answered_once_with_their_own_result(
         cancelled: set[int] = set()
         for action in plan:
             match action:
-                case ("call", kind):
-                    tasks.append(asyncio.create_task(batcher((len(kinds), kind))))
-                    kinds.append(kind)
+                case ("call", several):
+                    for kind in several:
+                        tasks.append(asyncio.create_task(batcher((len(kinds), kind))))
+                        kinds.append(kind)
                 case ("cancel", number) if number < len(tasks):
                     if tasks[number].cancel():
                         cancelled.add(number)

@@ -320,6 +320,23 @@ def test_who_is_inside_is_let_in_again_while_others_are_held_up() -> None:
     assert work == ["alone", "other"]
 
 
+def test_who_comes_back_at_once_does_not_take_the_moment_away() -> None:
+    gate = Gate()
+    work: list[str] = []
+    for _ in range(50):
+        inside = gate.enter()
+        changing = threading.Thread(
+            target=lambda: gate.alone(lambda: work.append("alone"), DEADLINE_SECONDS, 0.0)
+        )
+        changing.start()
+        eventually(lambda: gate._awaited)
+        gate.leave(inside)
+        again = gate.enter()
+        assert work.pop() == "alone"
+        gate.leave(again)
+        changing.join(DEADLINE_SECONDS)
+
+
 def test_the_gate_opens_again_after_an_error() -> None:
     gate = Gate()
     with pytest.raises(ZeroDivisionError):
