@@ -84,7 +84,7 @@ def server(pod: int, second: int) -> InferenceServer:
         retries=0,
         run_queue_seconds=0.01 * second,
         capabilities=["bf16"],
-        knobs={"batch.maxSize": 8, "batch.delaySeconds": 0.01},
+        knobs={"batch.maxSize": 8, "batch.delayMilliseconds": 10.0},
         settable=[],
     )
 

@@ -28,10 +28,13 @@ from collections.abc import (
 from contextlib import contextmanager
 from typing import Any
 
-from bottleneck_sidecar.request import Batching, Request, current_request, present
+from bottleneck_sidecar.batcher import Batcher
+from bottleneck_sidecar.batching import Batching
+from bottleneck_sidecar.request import Request, current_request, present
 from bottleneck_sidecar.serving import ServerMonitor
 
 __all__ = [
+    "Batcher",
     "Batching",
     "Request",
     "ServerMonitor",

@@ -18,8 +18,21 @@ MAX_BYTES = 64 * 1024
 BOUNDS: dict[str, tuple[int, int]] = {
     "dataLoader.workers": (0, 64),
     "dataLoader.prefetch": (1, 64),
+    "batch.micro": (1, 65536),
+    "batch.accumulation": (1, 4096),
+    "batch.maxSize": (1, 4096),
+    "batch.delayMilliseconds": (0, 10000),
 }
-"""Every knob there is, with the least and the greatest whole number it takes."""
+"""Every knob that is a whole number, with the least and the greatest that it takes."""
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "precision.autocast": ("off", "bf16", "fp16"),
+    "precision.weights": ("fp32", "bf16", "fp16"),
+}
+"""Every other knob, with the words that it takes."""
+
+KNOBS = (*BOUNDS, *WORDS)
+"""Every knob there is. Each process takes only some of them, which it reports as ``settable``."""
 
 EXAMPLE = '{"generation": 3, "dataLoader": {"workers": 2, "prefetch": 4}}'
 
@@ -29,7 +42,7 @@ class Wish:
     """What one state of the file asks for. With a ``refusal`` there is nothing to apply."""
 
     generation: int
-    settings: dict[str, int]
+    settings: dict[str, int | str]
     refusal: str = ""
 
 
@@ -86,22 +99,29 @@ def parse(data: bytes) -> Wish:
     generation = document.pop("generation", None)
     if not _whole(generation, 1, 2**53):
         return _refused(0, f"generation must be a whole number from 1 on; write {EXAMPLE}")
-    settings: dict[str, int] = {}
+    settings: dict[str, int | str] = {}
     for group, entries in document.items():
-        if not isinstance(entries, dict) or not any(k.startswith(f"{group}.") for k in BOUNDS):
+        if not isinstance(entries, dict) or not any(k.startswith(f"{group}.") for k in KNOBS):
             return _unknown(generation, group)
         for name, value in entries.items():
             knob = f"{group}.{name}"
-            if knob not in BOUNDS:
+            if knob not in KNOBS:
                 return _unknown(generation, knob)
-            low, high = BOUNDS[knob]
-            if not _whole(value, low, high):
-                return _refused(
-                    generation,
-                    f"{knob} must be a whole number from {low} to {high}, not {_short(value)}",
-                )
+            if (expected := _expected(knob, value)) is not None:
+                return _refused(generation, f"{knob} must be {expected}, not {_short(value)}")
             settings[knob] = value
     return Wish(generation, settings)
+
+
+def _expected(knob: str, value: Any) -> str | None:
+    """What the knob takes, in words; None if the value is one of these."""
+    if knob in WORDS:
+        words = WORDS[knob]
+        if isinstance(value, str) and value in words:
+            return None
+        return "one of " + ", ".join(f'"{word}"' for word in words)
+    low, high = BOUNDS[knob]
+    return None if _whole(value, low, high) else f"a whole number from {low} to {high}"
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
@@ -109,7 +129,7 @@ def _whole(value: Any, low: int, high: int) -> bool:
 
 
 def _unknown(generation: int, knob: str) -> Wish:
-    known = ", ".join(BOUNDS)
+    known = ", ".join(KNOBS)
     return _refused(generation, f"unknown knob {_short(knob)}; there are {known}: write {EXAMPLE}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 
 from bottleneck_sidecar.knobs import KnobsFile, Wish
-from bottleneck_sidecar.loader import NotAdjustableError
+from bottleneck_sidecar.loader import PREFETCH, WORKERS, NotAdjustableError
 from bottleneck_sidecar.monitored import MonitoredLoader
 from bottleneck_sidecar.wire import Acknowledgement
 
@@ -69,13 +69,16 @@ class LoaderKnobs:
         self.acknowledgement = Acknowledgement(wish.generation, result, step, message)
         self.urgent = True
 
-    def _configure(self, settings: dict[str, int]) -> bool:
+    def _configure(self, settings: dict[str, int | str]) -> bool:
         loaders = self._living()
+        numbers = {name: value for name, value in settings.items() if isinstance(value, int)}
+        if others := [name for name in settings if name not in (WORKERS, PREFETCH)]:
+            raise NotAdjustableError(f"this process does not take {', '.join(others)}")
         adjustable = [loader for loader in loaders if loader.settable()]
         if not loaders:
             raise NotAdjustableError("no loader has been handed to monitor.loader() yet")
         # With nothing adjustable, ask anyway: the loader knows why not.
-        changed = [loader.configure(settings) for loader in adjustable or loaders]
+        changed = [loader.configure(numbers) for loader in adjustable or loaders]
         return any(changed)
 
     def _living(self) -> list[MonitoredLoader]:

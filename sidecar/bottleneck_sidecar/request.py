@@ -1,35 +1,14 @@
-"""One request on its way through a server, and what a server declares about itself."""
+"""One request on its way through a server."""
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bottleneck_sidecar.serving import ServerMonitor
-
-BATCH_SIZE, BATCH_DELAY = "batch.maxSize", "batch.delaySeconds"
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How the server forms batches: of at most ``max_size`` requests, waiting at most
-    ``delay_seconds`` for the first one to be joined by others. A declaration: it changes nothing.
-    """
-
-    max_size: int | None = None
-    delay_seconds: float | None = None
-
-    def knobs(self) -> dict[str, float | str | bool]:
-        """As knobs in force; what was not said is absent."""
-        return {
-            name: float(value)
-            for name, value in ((BATCH_SIZE, self.max_size), (BATCH_DELAY, self.delay_seconds))
-            if value is not None
-        }
 
 
 class Request:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bottleneck_sidecar import capabilities, proc
+from bottleneck_sidecar.batching import Batching
 from bottleneck_sidecar.client import GPU_VARIABLE, REPORT_SECONDS, Client, new_epoch
-from bottleneck_sidecar.knobs import KnobsFile
-from bottleneck_sidecar.request import Batching, Request, present
-from bottleneck_sidecar.wire import LATENCY_BOUNDS_SECONDS, Acknowledgement, InferenceServer
+from bottleneck_sidecar.request import Request, present
+from bottleneck_sidecar.server_knobs import AdjustableWeights, ServerKnobs
+from bottleneck_sidecar.wire import LATENCY_BOUNDS_SECONDS, InferenceServer
 
 WORKER_VARIABLE = "BOTTLENECK_WORKER"
 """Number of this server process among those of its pod; by default its process id."""
@@ -30,7 +31,8 @@ class ServerMonitor:
     also while idle: silence means dead.
 
     ``concurrency`` is how many requests the process serves at once, where that is known;
-    ``batching`` how it forms batches of them.
+    ``batching`` how it forms batches of them, ``weights`` (a ``weights.Weights``) those of its
+    model. What can be changed of these is changed, from the thread, as the knobs file asks.
     ``socket`` and ``knobs`` are paths, by default the ones the injector sets; without a socket the
     monitor does nothing. Its methods can be called from any thread and never raise because of
     telemetry.
@@ -41,21 +43,20 @@ class ServerMonitor:
         *,
         concurrency: int | None = None,
         batching: Batching | None = None,
+        weights: AdjustableWeights | None = None,
         worker: int | None = None,
         socket: str | None = None,
         knobs: str | None = None,
     ) -> None:
         self._client = Client(socket)
-        self._knobs = KnobsFile(knobs)
+        self._knobs = ServerKnobs(knobs, batching, weights)
         self.enabled = self._client.enabled
         self._concurrency = concurrency
-        self._in_force = batching.knobs() if batching is not None else {}
         self._worker = worker
         self._lock = threading.Lock()
         self._reporting = threading.Lock()
         self._stop = threading.Event()
         self._process: int | None = None
-        self._acknowledgement: Acknowledgement | None = None
         self._reset()
 
     def start(self) -> None:
@@ -70,6 +71,7 @@ class ServerMonitor:
                 self._reset()
                 self._stop, self._reporting = threading.Event(), threading.Lock()
                 self._client = Client(self._client.path)
+                self._knobs.forked()
             self._process = process
         if os.environ.get(GPU_VARIABLE) == "all":
             self._client.watch_gpus()
@@ -223,21 +225,9 @@ class ServerMonitor:
     def _run(self) -> None:
         stop = self._stop
         while not stop.is_set():
-            self._follow_knobs()
+            self._knobs.follow(meanwhile=self._report)
             self._report()
             stop.wait(REPORT_SECONDS)
-
-    def _follow_knobs(self) -> None:
-        wish = self._knobs.poll()
-        if wish is not None:
-            message = wish.refusal or (
-                "this server has no settings that can be changed while it runs"
-                if wish.settings
-                else ""
-            )
-            self._acknowledgement = Acknowledgement(
-                wish.generation, "Refused" if message else "Unchanged", None, message
-            )
 
     def _report(self) -> None:
         with self._reporting:  # an older report must not arrive after a newer one
@@ -271,9 +261,9 @@ class ServerMonitor:
                 retries=self._retries if self._tells_retries else None,
                 run_queue_seconds=waited,
                 capabilities=device,
-                knobs=dict(self._in_force),
-                settable=[],
-                acknowledgement=self._acknowledgement,
+                knobs=self._knobs.in_force(),
+                settable=self._knobs.settable(),
+                acknowledgement=self._knobs.acknowledgement,
             )
 
     def _number(self) -> int:

@@ -89,7 +89,7 @@ def model_server(t: float, rate: float = 20.0, number: int = 0, **changes: Any) 
         "retries": requests // 10,
         "run_queue_seconds": 0.02 * t,
         "capabilities": ["bf16"],
-        "knobs": {"batch.maxSize": 8, "batch.delaySeconds": 0.01},
+        "knobs": {"batch.maxSize": 8, "batch.delayMilliseconds": 10.0},
         **changes,
     }
     return InferenceServer(**fields)

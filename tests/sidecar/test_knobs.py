@@ -27,6 +27,21 @@ def _always_look(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ('{"generation": 1}', Wish(1, {})),
         ('{"dataLoader": {"workers": 0}, "generation": 1}', Wish(1, {"dataLoader.workers": 0})),
+        (
+            '{"generation": 1, "batch": {"micro": 8, "accumulation": 4, "maxSize": 4096,'
+            ' "delayMilliseconds": 0}, "precision": {"autocast": "bf16", "weights": "fp32"}}',
+            Wish(
+                1,
+                {
+                    "batch.micro": 8,
+                    "batch.accumulation": 4,
+                    "batch.maxSize": 4096,
+                    "batch.delayMilliseconds": 0,
+                    "precision.autocast": "bf16",
+                    "precision.weights": "fp32",
+                },
+            ),
+        ),
     ],
 )
 def test_understood(text: str, wish: Wish) -> None:
@@ -45,7 +60,16 @@ def test_understood(text: str, wish: Wish) -> None:
         ('{"generation": 0}', 0, "generation must be"),
         ('{"generation": true}', 0, "generation must be"),
         ('{"generation": "3"}', 0, "generation must be"),
-        ('{"generation": 2, "batch": {"size": 3}}', 2, 'unknown knob "batch"; there are dataLo'),
+        ('{"generation": 2, "model": {"size": 3}}', 2, 'unknown knob "model"; there are dataLo'),
+        ('{"generation": 2, "batch": {"size": 3}}', 2, 'unknown knob "batch.size"'),
+        ('{"generation": 2, "batch": {"micro": 0}}', 2, "batch.micro must be .* 1 to 65536, not 0"),
+        ('{"generation": 2, "batch": {"accumulation": 4097}}', 2, "1 to 4096, not 4097"),
+        ('{"generation": 2, "batch": {"maxSize": "big"}}', 2, '1 to 4096, not "big"'),
+        ('{"generation": 2, "batch": {"delayMilliseconds": 10001}}', 2, "0 to 10000, not 10001"),
+        ('{"generation": 2, "precision": {"autocast": "fp32"}}', 2, '"off", "bf16", "fp16", not'),
+        ('{"generation": 2, "precision": {"autocast": true}}', 2, "one of .*, not true"),
+        ('{"generation": 2, "precision": {"autocast": ["off"]}}', 2, r'one of .*, not \["off"\]'),
+        ('{"generation": 2, "precision": {"weights": "off"}}', 2, '"fp32", "bf16", "fp16", not'),
         ('{"generation": 2, "dataLoader": {"w": 3}}', 2, 'unknown knob "dataLoader.w"'),
         ('{"generation": 2, "dataLoader": 4}', 2, 'unknown knob "dataLoader"'),
         ('{"generation": 2, "dataLoader": {"workers": 65}}', 2, "from 0 to 64, not 65"),

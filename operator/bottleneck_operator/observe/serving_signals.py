@@ -25,7 +25,7 @@ MIN_BATCHES = 5
 MAX_DEPENDENCIES = 8
 """Most dependencies with a signal of their own: those that take the most time."""
 
-BATCH_LIMIT, BATCH_DELAY = "batch.maxSize", "batch.delaySeconds"
+BATCH_LIMIT, BATCH_DELAY = "batch.maxSize", "batch.delayMilliseconds"
 
 NAMES = tuple(
     f"inference.{name}"
@@ -67,14 +67,14 @@ def _standing(
     """What is known also while no request comes."""
     if not servers:
         return
-    for name, knob, unit in (
-        ("inference.batchLimit", BATCH_LIMIT, "requests"),
-        ("inference.batchDelaySeconds", BATCH_DELAY, "s"),
+    for name, knob, unit, per_unit in (
+        ("inference.batchLimit", BATCH_LIMIT, "requests", 1.0),
+        ("inference.batchDelaySeconds", BATCH_DELAY, "s", 1000.0),
     ):
         values = [_knob(server, knob) for server in servers]
         known = [value for value in values if value is not None]
         if len(known) == len(servers):
-            figures.put(name, max(known), unit, "maximum over servers", 0.0)
+            figures.put(name, max(known) / per_unit, unit, "maximum over servers", 0.0)
     ages = [
         max(0.0, part.samples[-1][1].time - server.started_at)
         for part in parts
