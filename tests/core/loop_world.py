@@ -45,6 +45,8 @@ class FakeApi:
         self.events: list[Object] = []
         self.reports: dict[str, Object] = {}
         self.missing = ""
+        self.refuses: KubeError | None = None
+        """The answer to every write to a pod."""
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         return Resource(api_version, kind.lower() + "s", kind != "Job")
@@ -71,6 +73,8 @@ class FakeApi:
             self.status = body[0]["value"]
             return {}
         if "/pods/" in path:
+            if self.refuses is not None:
+                raise self.refuses
             return {}
         name = path.split("/")[-2]
         found = self.reports[name]

@@ -11,6 +11,7 @@ from bottleneck_operator.api.report import BottleneckReport, Phase, Verdict, Ver
 from bottleneck_operator.decide.decision import Plan
 from bottleneck_operator.decide.intent import intent
 from bottleneck_operator.decide.standstill import judge_workload
+from bottleneck_operator.kube import KubeError
 from bottleneck_operator.observe.history import History
 from bottleneck_operator.observe.windows import observe
 from bottleneck_operator.observe.workload import Touch
@@ -304,3 +305,43 @@ def test_the_report_of_an_action_keeps_the_pictures() -> None:
     assert document["runnerUp"] == diagnosis.runner_up
     assert document["ruledOut"]
     assert document["whys"]
+
+
+# -- what the API server does not take -------------------------------------------------------------
+
+
+def planned() -> World:
+    """A workload whose next step is to write its knobs."""
+    world = training(trainer(), mode="Auto")
+    world.report(report(knobs_action(), Phase.APPLIED, applied_at=moment(-1)))
+    return world
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+def test_what_is_not_taken_now_is_said_and_tried_again(status: int) -> None:
+    world = planned()
+    world.api.refuses = KubeError(status, "too many requests")
+    world.turn(0)
+    found = world.condition(Condition.PROGRESSING)
+    if status == 409:  # the pod has changed meanwhile, and is looked at again
+        assert found[1] == "AwaitingAcknowledgement"
+        return
+    assert found[:2] == ("True", "Retrying")
+    assert f"{status}: too many requests" in found[2]
+    assert world.api.reports["p-1"]["status"]["phase"] == "Applied"
+
+    world.api.refuses = None
+    world.turn(1)
+    assert world.condition(Condition.PROGRESSING)[1] == "AwaitingAcknowledgement"
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_what_is_refused_is_undone(status: int) -> None:
+    world = planned()
+    world.api.refuses = KubeError(status, "admission webhook denied it: not on my cluster")
+    world.turn(0)
+    status_now = world.api.reports["p-1"]["status"]
+    assert status_now["phase"] == "Reverting"
+    assert "not on my cluster" in status_now["timeline"][-1]["message"]
+    # Its undoing is refused too: that is said, and tried again until somebody lets it.
+    assert world.condition(Condition.PROGRESSING)[:2] == ("True", "Retrying")

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     AWAITING_RESIZE = "AwaitingResize"
     VERIFYING = "Verifying"
     REVERTING = "Reverting"
+    RETRYING = "Retrying"
+    """The API server did not take a step of an action; it is tried again every second."""
     # Limited, and refusals
     NOT_LIMITED = "NotLimited"
     OBSERVE_ONLY = "ObserveOnly"

@@ -3,6 +3,7 @@ state machine says (``decide/lifecycle.py``); here it is carried out and written
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from ..verify.measure import after, before, guardrail
 from .gather import Gatherer
 from .services import Services
 
+log = logging.getLogger(__name__)
+
 STEPS_A_TURN = 5
 """Most steps of one action in one turn; an action has fewer."""
 
@@ -38,6 +41,8 @@ class Actions:
 
     services: Services
     gatherer: Gatherer
+    trouble: str = ""
+    """Why the action under way does not get on, in the API server's words."""
 
     async def step_all(
         self,
@@ -47,8 +52,24 @@ class Actions:
         running: Sequence[Pod],
         now: float,
     ) -> None:
-        """Takes every report as far as it goes now. The newest knobs are also brought to pods that
-        came later."""
+        """Takes every report as far as it goes now, and brings what was kept to pods that came
+        later. What the API server does not take now is tried again by the next turn."""
+        self.trouble = ""
+        try:
+            await self._step_all(policy, observation, histories, running, now)
+        except KubeError as error:
+            self.trouble = f"the API server answered {error}; it is tried again"
+            log.warning("an action of %s: %s", policy.metadata.name, self.trouble)
+            metrics.ERRORS.labels(f"http {error.status}").inc()
+
+    async def _step_all(
+        self,
+        policy: BottleneckPolicy,
+        observation: Observation,
+        histories: Mapping[str, History],
+        running: Sequence[Pod],
+        now: float,
+    ) -> None:
         known = self.services.reports.of(policy)
         for report in known:
             if report.status.phase.open or report.status.phase is Phase.RECOMMENDED:

@@ -132,6 +132,7 @@ class PolicyLoop:
             texts=seen.facts.texts,
             decision=decision,
             reports=services.reports.of(policy),
+            trouble=self._actions.trouble,
         )
 
     async def _without_target(

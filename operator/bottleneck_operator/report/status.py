@@ -54,6 +54,8 @@ class View:
     """Other people's words, under the names of the signals that they go with."""
     decision: Plan | Refusal | None = None
     reports: Sequence[BottleneckReport] = field(default_factory=tuple)
+    trouble: str = ""
+    """Why the action under way does not get on."""
     baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
 
 
@@ -173,6 +175,8 @@ def _progressing(view: View, condition: _Condition) -> ConditionStatus:
             if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.resources:
                 reason = Reason.AWAITING_RESIZE
             message = f"{report.metadata.name}: {report.spec.action.summary}"
+            if view.trouble:
+                reason, message = Reason.RETRYING, f"{message}; {view.trouble}"
             return condition(Condition.PROGRESSING, True, reason, message)
     return condition(Condition.PROGRESSING, False, Reason.IDLE, "no action is under way")
 
