@@ -620,3 +620,19 @@ def test_a_revision_of_somebody_else_or_without_a_time_is_left_out() -> None:
     endless["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "9" * 5000
     assert [each.number for each in revisions_of([endless], "uid-deployment")] == [0]
     assert Revision("1", 1, NOW).template == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "owner"),
+    [
+        ([managed("argocd-controller", -9, "replicas", "template")], "argocd-controller"),
+        ([managed("kustomize-controller", -9, "replicas")], "kustomize-controller"),
+        ([managed("argocd-controller", -9, "template")], ""),
+        ([managed("argocd-controller", -9, "replicas", subresource="scale")], ""),
+        ([managed("kubectl", -9, "replicas")], ""),
+        ([{"manager": None, "fieldsV1": []}], ""),
+    ],
+    ids=["argo", "flux", "without replicas", "only the scale", "people", "nonsense"],
+)
+def test_who_writes_the_replicas_from_a_repository(fields: Any, owner: str) -> None:
+    assert workload_of(deployment(managedFields=fields)).gitops == owner

@@ -156,6 +156,7 @@ OPEN = report(knobs_action(), Phase.VERIFYING, applied_at=moment(-20))
 SLOW = servers(inference_serviceSeconds=reading(1, "s"))
 HOT = {"disruption": "HotOnly"}
 HPA = replace(FACTS, hpa="autoscaler")
+GITOPS = replace(FACTS, gitops="argocd-controller")
 PENDING = replace(FACTS, replicas=4, ready=2)
 FULL = replace(FACTS, replicas=6, ready=6)
 RECENT = report(knobs_action(1, 1), Phase.KEPT, applied_at=moment(-90), closed_at=moment(-20))
@@ -190,6 +191,7 @@ HOUR = tuple(
         (servers(), spec(**SERVING, actions={}), FACTS, Reason.ACTION_NOT_ALLOWED),
         (servers(), spec(**SERVING), replace(FACTS, replicas=None), Reason.TARGET_NOT_SUPPORTED),
         (servers(), spec(**SERVING), HPA, Reason.REPLICAS_OWNED_BY_HPA),
+        (servers(), spec(**SERVING), GITOPS, Reason.REPLICAS_OWNED_BY_GITOPS),
         (servers(), spec(**SERVING), PENDING, Reason.REPLICAS_PENDING),
         (servers(), spec(**SERVING), FULL, Reason.AT_MAXIMUM),
         (servers(inference_arrivalRate=MISSING), spec(**SERVING), FACTS, Reason.NO_DATA),
@@ -213,6 +215,7 @@ HOUR = tuple(
         "replicas not allowed",
         "no scale subresource",
         "an HPA owns the replicas",
+        "a repository owns the replicas",
         "replicas pending",
         "replicas at their maximum",
         "no arrival rate",

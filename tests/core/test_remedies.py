@@ -325,6 +325,12 @@ def test_why_a_size_stays(
     assert reason(ask("Resources", cause("cpu-throttled"), trainer(), facts, **actions)) is expected
 
 
+def test_what_a_vertical_autoscaler_sets_is_left_to_it() -> None:
+    facts = replace(FACTS, vpa="vertical")
+    answer = ask("Resources", cause("cpu-throttled"), trainer(), facts, resources=CPU)
+    assert reason(answer) is Reason.RESOURCES_OWNED_BY_VPA
+
+
 @CASES
 @given(st.floats(0, 1), st.integers(100, 8000), st.integers(100, 64000))
 def test_a_cpu_limit_only_grows_within_its_bound_and_step_by_step(

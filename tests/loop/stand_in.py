@@ -1,11 +1,11 @@
 """A stand-in for a workload: real pods and real telemetry, but steps and requests that only sleep.
 
-It lets a test of the operator's wires choose how a workload answers a change. (The busy one really
-works, to be throttled.) What a real workload does is shown by the demo. Runs inside the sidecar's
+It lets a test of the operator's wires choose how a workload answers a change. (The busy and the
+tiny one really work.) What a real workload does is shown by the demo. Runs inside the sidecar's
 image, which has the SDK and nothing else:
 
     python stand_in.py trainer starved|harmful
-    python stand_in.py busy
+    python stand_in.py busy|tiny
     python stand_in.py server queueing|quick|slow
     python stand_in.py hog
 """
@@ -138,6 +138,45 @@ def busy() -> None:
                 )
 
 
+def tiny() -> None:
+    """A trainer whose micro-batches of 2 samples cost 4 ms each, and a tenth of that a sample."""
+    client, knobs, epoch = Client(), KnobsFile(), new_epoch()
+    settings: dict[str, float | str | bool] = {"batch.micro": 2, "batch.accumulation": 16}
+    acknowledgement, steps, samples, seconds, reported = None, 0, 0, 0.0, 0.0
+    while True:
+        began, micro = time.time(), int(settings["batch.micro"])
+        for _ in range(int(settings["batch.accumulation"])):
+            until = time.thread_time() + 0.004 + 0.0004 * micro
+            while time.thread_time() < until:
+                pass
+            samples += micro
+        ended = time.time()
+        steps += 1
+        seconds += ended - began
+        wish = knobs.poll()
+        if wish is not None:
+            settings |= wish.settings
+            acknowledgement = Acknowledgement(wish.generation, "Applied", step=steps, message="")
+        if wish is not None or ended - reported >= REPORT_SECONDS:
+            reported = ended
+            client.send(
+                training=TrainingRank(
+                    epoch=epoch,
+                    rank=0,
+                    world_size=1,
+                    steps=steps,
+                    samples=samples,
+                    step_seconds=seconds,
+                    seconds={"data": 0.0, "forward": seconds},
+                    cpu_seconds={"data": 0.0, "forward": time.thread_time()},
+                    last_step_at=ended,
+                    knobs=dict(settings),
+                    settable=list(settings),
+                    acknowledgement=acknowledgement,
+                )
+            )
+
+
 def hog() -> None:
     """Takes memory until the kernel ends it."""
     taken = []
@@ -154,5 +193,7 @@ if __name__ == "__main__":
         hog()
     elif sys.argv[1] == "busy":
         busy()
+    elif sys.argv[1] == "tiny":
+        tiny()
     else:
         server(sys.argv[2])

@@ -60,6 +60,33 @@ def test_a_fix_that_made_things_worse_is_reverted_and_not_tried_again(
     assert len(world.reports()) == 1
 
 
+def test_tiny_batches_are_put_together_at_the_same_global_batch(
+    world: World, operator: Operator
+) -> None:
+    world.deployment("trainer", "tiny")
+    world.policy(
+        "trainer",
+        "Deployment",
+        objectives={"goodput": {"min": "1000"}},
+        actions={"batchSize": {"max": 32}},
+        limits={"disruption": "HotOnly"},
+    )
+    report = until("a report is kept", lambda: world.reports("Kept"), 120)[0]
+
+    assert report["spec"]["causes"][0]["id"] == "host-bound"
+    change = report["spec"]["action"]["knobs"]
+    assert change["replaces"] == {"batch.micro": 2, "batch.accumulation": 16}
+    desired = change["desired"]
+    assert desired["batch.micro"] > 2
+    assert desired["batch.micro"] * desired["batch.accumulation"] == 32
+    assert report["status"]["verdict"]["result"] == "Improved"
+    (pod,) = world.pods()
+    assert world.knobs(pod)["batch"] == {
+        "micro": desired["batch.micro"],
+        "accumulation": desired["batch.accumulation"],
+    }
+
+
 def test_more_replicas_that_do_not_help_are_taken_back(world: World, operator: Operator) -> None:
     world.deployment("server")
     world.policy("server", "Deployment")
@@ -121,6 +148,32 @@ def test_an_hpa_that_owns_the_replicas_is_respected(world: World, operator: Oper
     until(
         "it says who owns the replicas",
         lambda: world.condition("server", "Limited") == ("True", "ReplicasOwnedByHPA"),
+    )
+    assert world.reports() == []
+
+
+def test_replicas_that_come_from_a_repository_are_left_to_it(
+    world: World, operator: Operator
+) -> None:
+    """Nobody has Argo CD here: what it would write, under its name, by the API server's own rules
+    for who owns a field."""
+    world.deployment("server")
+    world.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--field-manager=argocd-controller"),
+        *("-f", "-"),
+        input=json.dumps(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": "server"},
+                "spec": {"replicas": 1},
+            }
+        ),
+    )
+    world.policy("server", "Deployment")
+    until(
+        "it says who owns the replicas",
+        lambda: world.condition("server", "Limited") == ("True", "ReplicasOwnedByGitOps"),
     )
     assert world.reports() == []
 

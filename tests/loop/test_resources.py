@@ -112,6 +112,64 @@ def test_a_size_that_the_node_cannot_give_is_taken_back(world: World, operator: 
     )
 
 
+VPA = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "verticalpodautoscalers.autoscaling.k8s.io",
+        # The group is protected; the API server wants to be told that this is not the real one.
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in for a test"},
+    },
+    "spec": {
+        "group": "autoscaling.k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "VerticalPodAutoscaler", "plural": "verticalpodautoscalers"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def test_resources_that_a_vertical_autoscaler_sets_are_left_to_it(
+    world: World, operator: Operator
+) -> None:
+    """Its controller is not to be had here: a CustomResourceDefinition of the same shape stands in
+    for it."""
+    try:
+        world.apply(VPA)
+        crd = "crd/" + VPA["metadata"]["name"]  # type: ignore[index]
+        world.kubectl("wait", crd, "--for=condition=Established", "--timeout=30s")
+        world.apply(
+            {
+                "apiVersion": "autoscaling.k8s.io/v1",
+                "kind": "VerticalPodAutoscaler",
+                "metadata": {"name": "vertical"},
+                "spec": {
+                    "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "trainer"}
+                },
+            }
+        )
+        busy(world, THROTTLED, "800m")
+        until(
+            "it says who owns the resources",
+            lambda: world.condition("trainer", "Limited") == ("True", "ResourcesOwnedByVPA"),
+        )
+        assert world.reports() == []
+    finally:
+        world.kubectl("delete", "crd", VPA["metadata"]["name"], "--ignore-not-found")  # type: ignore[index]
+
+
 def test_a_webhook_that_refuses_is_heard_and_nothing_is_left_half_done(
     world: World, operator: Operator
 ) -> None:

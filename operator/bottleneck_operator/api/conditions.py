@@ -80,6 +80,8 @@ class Reason(StrEnum):
     QUARANTINED = "Quarantined"
     REPLICAS_PENDING = "ReplicasPending"
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
+    REPLICAS_OWNED_BY_GITOPS = "ReplicasOwnedByGitOps"
+    RESOURCES_OWNED_BY_VPA = "ResourcesOwnedByVPA"
     DISRUPTION_NOT_ALLOWED = "DisruptionNotAllowed"
     CAUSE_UNKNOWN = "CauseUnknown"
     # Events about an action

@@ -16,7 +16,7 @@ from ..decide.lifecycle import evidence_window, last_change
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import Baselines
-from ..observe.cluster import Target, owner_of_replicas, read_target
+from ..observe.cluster import Target, owner_of_replicas, owner_of_resources, read_target
 from ..observe.facts import ClusterFacts, Moments, facts_of
 from ..observe.history import History
 from ..observe.inquiry import Inquiry
@@ -36,6 +36,9 @@ TARGET_SECONDS = 5.0
 
 BUSY_SECONDS = 1.0
 """The same while an action is under way."""
+
+VPA_SECONDS = 60.0
+"""How old the answer may be whether a VerticalPodAutoscaler owns the resources."""
 
 GRACE_SECONDS = 20.0
 """How long a running pod may be silent before it counts as missing."""
@@ -63,10 +66,12 @@ class Gatherer:
     wake: asyncio.Event
     target: Target | None = None
     hpa: str | None = None
+    vpa: str | None = None
     inquiry: Inquiry = field(default_factory=Inquiry)
     onset: Onset = field(default_factory=Onset)
     baselines: Baselines = field(default_factory=Baselines)
     _hpa_known: bool = False
+    _vpa_read: float = 0.0
     _target_read: float = 0.0
     _first_seen: dict[str, float] = field(default_factory=dict)
 
@@ -83,6 +88,9 @@ class Gatherer:
         self._hpa_known = target.replicas is not None and policy.spec.actions.replicas is not None
         if self._hpa_known:
             self.hpa = await owner_of_replicas(self.services.kube, namespace, ref)
+        if policy.spec.actions.resources is not None and now - self._vpa_read >= VPA_SECONDS:
+            self.vpa = await owner_of_resources(self.services.kube, namespace, ref)
+            self._vpa_read = now
         self.target, self._target_read = target, now
 
     def forget_target(self) -> None:

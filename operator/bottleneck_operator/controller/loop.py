@@ -238,6 +238,8 @@ class PolicyLoop:
             replicas=target.replicas if target else None,
             ready=target.ready if target else None,
             hpa=self._gatherer.hpa,
+            gitops=target.workload.gitops if target else "",
+            vpa=self._gatherer.vpa,
             generation=max(issued_generation(known), carried),
             knobs=wanted.values if wanted else {},
             settable=frozenset.intersection(*settable) if settable else frozenset(),

@@ -16,7 +16,9 @@ class Facts:
     """What the cluster says about the target and about what was done before.
 
     ``replicas`` is None where the target has no scale; ``hpa`` names a HorizontalPodAutoscaler that
-    owns them. ``generation`` is the newest knobs generation ever issued for this policy.
+    owns them, ``gitops`` a program that sets them to what its repository says, ``vpa`` a
+    VerticalPodAutoscaler that owns the resources. ``generation`` is the newest knobs generation
+    ever issued for this policy.
     ``containers`` are those of the running pods, by name, without the sidecar. ``reports`` are the
     policy's earlier reports, oldest first.
     """
@@ -25,6 +27,8 @@ class Facts:
     replicas: int | None = None
     ready: int | None = None
     hpa: str | None = None
+    gitops: str = ""
+    vpa: str | None = None
     generation: int = 0
     knobs: Mapping[str, Setting] = field(default_factory=dict)
     settable: frozenset[str] = frozenset()

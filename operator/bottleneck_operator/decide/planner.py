@@ -43,7 +43,7 @@ def decide(
         )
     if not observation.streaming or observation.streaming < observation.expected:
         # It stands still: the cause is known, but without telemetry only people may act on it.
-        return _for_people(_ENTRIES[diagnosis.causes[0].id])
+        return _for_people(_ENTRIES[diagnosis.causes[0].id], None)
     held = _too_soon(spec, facts, now)
     refusals: list[Refusal] = []
     plans: list[Action] = []
@@ -58,7 +58,7 @@ def decide(
             else:
                 refusals.append(_with_advice(answer, entry))
         if not entry.remedies:
-            refusals.append(_for_people(entry))
+            refusals.append(_for_people(entry, cause))
     if not plans:
         return _telling(refusals)
     return held or Plan(_cheapest(plans, diagnosis, observation, spec))
@@ -135,9 +135,11 @@ def _gain(action: Action, lower_is_better: bool) -> float:
     return better / worse if worse > 0 else math.inf
 
 
-def _for_people(entry: CauseEntry) -> Refusal:
-    """What people can do about a cause that the operator does nothing about."""
-    return Refusal(Reason.NO_REMEDY, f"{entry.title}. {entry.advice}".strip())
+def _for_people(entry: CauseEntry, cause: Cause | None) -> Refusal:
+    """What people can do about a cause that the operator does nothing about, and what it would
+    return, where that was measured."""
+    gain = f" Expected: up to {cause.share:.0%} less time." if cause and cause.share >= 0.01 else ""
+    return Refusal(Reason.NO_REMEDY, f"{entry.title}. {entry.advice}{gain}".strip())
 
 
 def _missing(diagnosis: Diagnosis) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..api.meta import TargetRef
 from ..kube import Kube, KubeError, Resource
+from .documents import part
 from .selectors import Selector, from_string
 from .workload import Workload, workload_of
 
@@ -78,6 +79,20 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         ),
         workload=workload_of(found, replicas if resource.scalable else None),
     )
+
+
+async def owner_of_resources(kube: Kube, namespace: str, ref: TargetRef) -> str | None:
+    """Name of the VerticalPodAutoscaler that sets the target's resources, if any; one that only
+    recommends (updateMode Off) sets none. Raises ``KubeError``."""
+    if await kube.resource("autoscaling.k8s.io/v1", "VerticalPodAutoscaler") is None:
+        return None
+    path = f"/apis/autoscaling.k8s.io/v1/namespaces/{namespace}/verticalpodautoscalers"
+    for item in (await kube.get(path)).get("items", []):
+        target = part(item, "spec", "targetRef")
+        recommends = part(item, "spec", "updatePolicy").get("updateMode") == "Off"
+        if not recommends and (target.get("kind"), target.get("name")) == (ref.kind, ref.name):
+            return str(item["metadata"]["name"])
+    return None
 
 
 async def owner_of_replicas(kube: Kube, namespace: str, ref: TargetRef) -> str | None:

@@ -12,6 +12,10 @@ from .documents import Document, clean, items, part, seconds_of
 REVISION = "deployment.kubernetes.io/revision"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 
+GITOPS = ("argocd", "kustomize-controller", "helm-controller", "fleet-agent")
+"""How the field managers of Argo CD, Flux and Fleet begin: programs that set a field back to what
+their repository says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Touch:
@@ -47,6 +51,8 @@ class Workload:
     """Which ReplicaSet (by its revision) or ControllerRevision (by its name) is the current one."""
     change_cause: str = ""
     touch: Touch | None = None
+    gitops: str = ""
+    """The field manager that writes the number of replicas from a repository, if any."""
     gaps: Gaps = field(default_factory=Gaps)
     wanted: int | None = None
     missing: int | None = None
@@ -68,6 +74,7 @@ def workload_of(target: Document, replicas: int | None = None) -> Workload:
         revision=revision if isinstance(revision, str) else "",
         change_cause=clean(annotations.get(CHANGE_CAUSE), 120),
         touch=touch_of(metadata),
+        gitops=gitops_of(metadata),
         gaps=gaps_of(part(spec, "template", "spec"), serves=kind not in ("Job", "CronJob")),
         wanted=wanted,
         missing=missing,
@@ -118,6 +125,16 @@ def touch_of(metadata: Document) -> Touch | None:
         if owns and at is not None and not entry.get("subresource"):
             found.append(Touch(clean(entry.get("manager"), 128), at))
     return max(found, key=lambda touch: touch.at, default=None)
+
+
+def gitops_of(metadata: Document) -> str:
+    """The GitOps manager that owns the field ``spec.replicas``, or nothing."""
+    for entry in items(metadata.get("managedFields")):
+        manager = clean(entry.get("manager"), 128)
+        owns = "f:replicas" in part(entry, "fieldsV1", "f:spec")
+        if owns and not entry.get("subresource") and manager.startswith(GITOPS):
+            return manager
+    return ""
 
 
 def gaps_of(pod: Document, serves: bool = True) -> Gaps:

@@ -31,6 +31,12 @@ def replicas(
             f"HorizontalPodAutoscaler {facts.hpa} owns the replicas; delete it, or leave "
             "actions.replicas out of the policy",
         )
+    if facts.gitops:
+        return Refusal(
+            Reason.REPLICAS_OWNED_BY_GITOPS,
+            f"{facts.gitops} sets the replicas to what its repository says; leave spec.replicas out"
+            " of the manifest there, or actions.replicas out of the policy",
+        )
     if facts.ready is None or facts.ready < facts.replicas:
         return Refusal(
             Reason.REPLICAS_PENDING,

@@ -34,6 +34,12 @@ def resources(
     if bounds is None or bound is None:
         kind, example = ("memory", "8Gi") if memory else ("cpu", '"4"')
         return not_allowed(kind, f"actions: {{resources: {{{kind}: {{max: {example}}}}}}}")
+    if facts.vpa is not None:
+        return Refusal(
+            Reason.RESOURCES_OWNED_BY_VPA,
+            f"VerticalPodAutoscaler {facts.vpa} owns the resources; set its updateMode to Off, or"
+            " leave actions.resources out of the policy",
+        )
     name = _container(bounds, facts)
     if isinstance(name, Refusal):
         return name
