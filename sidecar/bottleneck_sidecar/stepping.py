@@ -70,6 +70,12 @@ class Stepping(ABC):
             loss = loss * cursor.share
         self._precision.scaled(loss).backward(**options)
 
+    @property
+    def ends_step(self) -> bool:
+        """Whether the batch in hand is the last one of its optimizer step. For what you do to the
+        gradients yourself, between ``backward`` and ``optimizer_step``."""
+        return self._cursor.last
+
     def optimizer_step(
         self, *optimizers: Any, samples: int = 0, max_norm: float | None = None
     ) -> bool:
