@@ -142,8 +142,10 @@ class TrainingKnobs:
             self._refuse(wish, step, f"the ranks could not agree: {error}")
         else:
             if verdict is None:
-                return
-            if verdict.refusal:
+                if self._later is None or self._agreement.promised:
+                    return
+                # It came to nothing at that step, and by now something else is wished for.
+            elif verdict.refusal:
                 self._refuse(wish, step, verdict.refusal)
             else:
                 self._apply(wish, step, agreed=True)
