@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -167,17 +168,26 @@ def test_its_length_follows_and_what_is_dropped_stays_dropped(drop: bool, batche
     assert len(loader) == batches == len(sizes)
 
 
-def test_the_workers_load_again_what_the_old_ones_held() -> None:
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_workers_load_again_what_the_old_ones_held(persistent: bool) -> None:
+    before = len(multiprocessing.active_children())
     cursor = Cursor()
-    loader = AdjustableLoader(DataLoader(Numbers(48), batch_size=4, num_workers=2), None, 3, cursor)
-    sizes, seen = [], []
+    loader = AdjustableLoader(
+        DataLoader(Numbers(48), batch_size=4, num_workers=2, persistent_workers=persistent),
+        None,
+        3,
+        cursor,
+    )
+    sizes, seen, running = [], [], []
     for batch in loader:
         sizes.append(len(batch))
         seen += flat(batch)
         if len(seen) == GLOBAL:
-            assert loader.configure(micro=12, accumulation=1)
+            assert loader.configure(workers=1, micro=12, accumulation=1)
+        running.append(len(multiprocessing.active_children()) - before)
     assert sizes == [4, 4, 4, 12, 12, 12], "from the next step on"
     assert seen == list(range(48))
+    assert running[:4] == [2, 2, 1, 1], "the old ones end at once"
 
 
 def test_when_workers_cannot_be_started_the_old_ones_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
