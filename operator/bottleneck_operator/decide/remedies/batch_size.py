@@ -55,8 +55,8 @@ def _training(
     if not {MICRO, ACCUMULATION} <= facts.settable:
         return not_settable(
             "its batch size",
-            "load with monitor.loader(loader, accumulation=N), and step with monitor.backward() and"
-            " monitor.optimizer_step() of the SDK",
+            "load with monitor.loader(loader, accumulation=N), and step with monitor.forward(),"
+            " backward() and optimizer_step() of the SDK",
         )
     micro, accumulation = knob(observation, MICRO), knob(observation, ACCUMULATION)
     rate = observation.value("training.samplesPerSecond")

@@ -32,7 +32,7 @@ def precision(
     if name not in facts.settable:
         return not_settable(
             "its precision",
-            "run the forward pass under monitor.autocast() of the SDK"
+            "run the forward pass under monitor.forward(model) of the SDK"
             if training
             else "hand the model to Weights of the SDK",
         )
