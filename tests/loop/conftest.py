@@ -234,6 +234,8 @@ def operator(world: World, tmp_path: Path) -> Iterator[Operator]:
     made.start()
     yield made
     # Shown by pytest when the test failed: what was done, and what the operator said.
+    for policy in world.list("bnp"):
+        print(json.dumps(policy.get("status", {}), indent=1))
     for report in world.reports():
         print(json.dumps(report.get("status", {}), indent=1))
     made.kill(signal.SIGTERM)

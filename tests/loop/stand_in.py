@@ -19,6 +19,7 @@ from bottleneck_sidecar.client import Client, new_epoch
 from bottleneck_sidecar.knobs import KnobsFile
 from bottleneck_sidecar.wire import (
     LATENCY_BOUNDS_SECONDS,
+    PHASES,
     Acknowledgement,
     InferenceServer,
     TrainingRank,
@@ -143,6 +144,7 @@ def tiny() -> None:
     client, knobs, epoch = Client(), KnobsFile(), new_epoch()
     settings: dict[str, float | str | bool] = {"batch.micro": 2, "batch.accumulation": 16}
     acknowledgement, steps, samples, seconds, reported = None, 0, 0, 0.0, 0.0
+    nothing = dict.fromkeys(PHASES, 0.0)
     while True:
         began, micro = time.time(), int(settings["batch.micro"])
         for _ in range(int(settings["batch.accumulation"])):
@@ -167,8 +169,8 @@ def tiny() -> None:
                     steps=steps,
                     samples=samples,
                     step_seconds=seconds,
-                    seconds={"data": 0.0, "forward": seconds},
-                    cpu_seconds={"data": 0.0, "forward": time.thread_time()},
+                    seconds=nothing | {"forward": seconds},
+                    cpu_seconds=nothing | {"forward": time.thread_time()},
                     last_step_at=ended,
                     knobs=dict(settings),
                     settable=list(settings),

@@ -63,7 +63,8 @@ def test_a_fix_that_made_things_worse_is_reverted_and_not_tried_again(
 def test_tiny_batches_are_put_together_at_the_same_global_batch(
     world: World, operator: Operator
 ) -> None:
-    world.deployment("trainer", "tiny")
+    # Without CPUs of its own it would be the node that limits it, on a machine that is busy.
+    world.deployment("trainer", "tiny", resources={"requests": {"cpu": "1"}})
     world.policy(
         "trainer",
         "Deployment",
