@@ -311,7 +311,6 @@ def test_nobody_has_rights_that_the_loop_does_not_need(cluster: Cluster, questio
         "list events",
         "list pods",
         "list horizontalpodautoscalers.autoscaling",
-        "list verticalpodautoscalers.autoscaling.k8s.io",
     ],
 )
 def test_the_operator_may_ask_what_is_wrong(cluster: Cluster, question: str) -> None:
