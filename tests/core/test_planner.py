@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bottleneck_operator.api.conditions import Reason
 from bottleneck_operator.api.policy import PolicySpec
-from bottleneck_operator.api.report import Action, Phase, Verdict, VerdictResult
+from bottleneck_operator.api.report import Action, KnobsChange, Phase, Verdict, VerdictResult
 from bottleneck_operator.decide.decision import Decision, Facts, Plan, Refusal
 from bottleneck_operator.decide.planner import decide
 from bottleneck_operator.decide.remedies.common import WORTH
@@ -269,6 +269,35 @@ def test_the_cheapest_action_that_is_predicted_to_do_comes_first() -> None:
     assert action(plan(batching(0.8, 0.02), both, facts)).type == "BatchSize"
     # Too slow for that to do: what returns more is tried first.
     assert action(plan(batching(1.0, 0.1), both, facts)).type == "Replicas"
+
+
+def test_a_way_that_proved_right_is_gone_further() -> None:
+    knobs = {"batch.micro": 8, "batch.accumulation": 8}
+    signals = {"training.samplesPerSecond": reading(1000 / 1.125, "samples/s")}
+    seen = observation(signals=signals, ranks=[talking(knobs=knobs)])
+    wanted = spec(
+        objectives={"goodput": {"min": "100000"}}, actions={"batchSize": {"min": 1, "max": 64}}
+    )
+    before = {"batch.micro": 2, "batch.accumulation": 32}
+    grown = Action(
+        type="BatchSize",
+        summary="batch.micro 2 → 8",
+        cause="host-bound",
+        knobs=KnobsChange(generation=1, desired=knobs, replaces=before),
+    )
+    verdict = Verdict(result=VerdictResult.IMPROVED, before=1000 / 1.5, after=1000 / 1.125)
+    facts = replace(FACTS, settable=frozenset(knobs))
+    assert refusal(plan(seen, wanted, facts)).reason is Reason.CAUSE_UNKNOWN
+
+    kept = report(grown, Phase.KEPT, verdict=verdict, closed_at=moment(-900))
+    onward = action(plan(seen, wanted, replace(facts, reports=(kept,))))
+    assert onward.knobs is not None
+    assert onward.knobs.desired["batch.micro"] == 32
+    recent = report(
+        grown, Phase.KEPT, verdict=verdict, applied_at=moment(-30), closed_at=moment(-9)
+    )
+    held = plan(seen, wanted, replace(facts, reports=(recent,)))
+    assert refusal(held).reason is Reason.COOLDOWN
 
 
 def test_a_loader_at_its_maximum_says_that_replicas_would_not_help() -> None:

@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 from bottleneck_operator.api import units
 from bottleneck_operator.api.conditions import Reason
-from bottleneck_operator.api.report import Action, Cause, Phase
+from bottleneck_operator.api.report import (
+    Action,
+    BottleneckReport,
+    Cause,
+    Phase,
+    Verdict,
+    VerdictResult,
+)
 from bottleneck_operator.decide.decision import Facts, Refusal
 from bottleneck_operator.decide.remedies import REMEDIES
+from bottleneck_operator.decide.remedies.batch_size import further
 from bottleneck_operator.decide.remedies.resources import MOST_AT_ONCE
 from bottleneck_operator.observe.containers import ResizeState
 from bottleneck_operator.observe.observation import Observation, Signal, WorkloadType
@@ -170,6 +178,40 @@ def test_an_optimizer_step_stays_of_as_many_samples_within_the_bounds(
         assert bounds[0] <= int(then["batch.micro"]) <= bounds[1]
         assert then != now
         assert (int(then["batch.micro"]) > micro) is (why == "host-bound")
+
+
+def grown(old: int, new: int, before: float, after: float) -> BottleneckReport:
+    """A kept report of a larger micro-batch."""
+    step = ask("BatchSize", cause("host-bound"), trainer(old, 64 // old), batchSize={"max": new})
+    assert desired(step)["batch.micro"] == new
+    verdict = Verdict(result=VerdictResult.IMPROVED, before=before, after=after)
+    return report(done(step), Phase.KEPT, verdict=verdict)
+
+
+def test_what_was_measured_at_two_sizes_tells_how_much_a_third_returns() -> None:
+    # 1 ms for each batch and 1 ms for each sample.
+    kept = grown(2, 8, 1000 / 1.5, 1000 / 1.125)
+    now = trainer(8, 8, training_samplesPerSecond=1000 / 1.125)
+    allowed = spec(actions={"batchSize": BATCH})
+    step = further(kept, now, allowed, FACTS)
+    assert step is not None
+    assert step.cause == "host-bound"
+    assert desired(step) == {"batch.micro": 32, "batch.accumulation": 2}
+    assert step.prediction is not None
+    assert step.prediction.after == pytest.approx(1000 / (1 + 1 / 32), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "before", "after", "micro"),
+    [(2, 32, 600, 990, 32), (2, 8, 600, 610, 16), (2, 8, 600, 500, 8), (2, 4, 0, 500, 4)],
+    ids=["it returns too little", "somebody changed it", "it was no gain", "no figures"],
+)
+def test_where_no_further_step_is_taken(
+    old: int, new: int, before: float, after: float, micro: int
+) -> None:
+    now = trainer(micro, 64 // micro, training_samplesPerSecond=after)
+    allowed = spec(actions={"batchSize": BATCH})
+    assert further(grown(old, new, before, after), now, allowed, FACTS) is None
 
 
 # -- batch size in serving -------------------------------------------------------------------------

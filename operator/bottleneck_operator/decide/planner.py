@@ -16,6 +16,7 @@ from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
 from .remedies import DEVICES, MEANS, REMEDIES
+from .remedies.batch_size import further
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
 
@@ -37,11 +38,14 @@ def decide(
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
         return Refusal(Reason.OBJECTIVES_MET, "every objective is met")
-    if not diagnosis.causes:
+    onward = _onward(observation, spec, facts)
+    if not diagnosis.causes and onward is None:
         return Refusal(
             Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
         )
     if not observation.streaming or observation.streaming < observation.expected:
+        if not diagnosis.causes:
+            return Refusal(Reason.NO_DATA, "a replica is silent, so nothing is done")
         # It stands still: the cause is known, but without telemetry only people may act on it.
         return _for_people(_ENTRIES[diagnosis.causes[0].id], None)
     held = _too_soon(spec, facts, now)
@@ -59,9 +63,23 @@ def decide(
                 refusals.append(_with_advice(answer, entry))
         if not entry.remedies:
             refusals.append(_for_people(entry, cause))
+    if not plans and onward is not None:
+        return held or _quarantined(onward, facts) or Plan(onward)
     if not plans:
         return _telling(refusals)
     return held or Plan(_cheapest(plans, diagnosis, observation, spec))
+
+
+def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Action | None:
+    """The next step on a way that has just proved right, for where the diagnosis has no better one:
+    a cause is confirmed down to a threshold, and what was measured on the way tells more."""
+    newest = max(facts.reports, key=lambda report: report.spec.decided_at, default=None)
+    if newest is None or newest.status.phase is not Phase.KEPT:
+        return None
+    verdict = newest.status.verdict
+    if verdict is None or verdict.result is not VerdictResult.IMPROVED:
+        return None
+    return further(newest, observation, spec, facts)
 
 
 def _to_remove(causes: Sequence[Cause]) -> Iterator[Cause]:

@@ -8,7 +8,7 @@ import math
 from ...api.conditions import Reason
 from ...api.meta import Setting
 from ...api.policy import BatchSizeAction, PolicySpec
-from ...api.report import Action, Cause, Prediction
+from ...api.report import Action, BottleneckReport, Cause, Prediction
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal
 from .common import WORTH, knob, knobs_change, listed, not_allowed, not_settable
@@ -82,7 +82,45 @@ def _training(
         basis = "step = fixed cost of each micro-batch + time of its samples"
     current: dict[str, Setting] = {MICRO: micro, ACCUMULATION: accumulation}
     desired: dict[str, Setting] = {MICRO: chosen, ACCUMULATION: micro * accumulation // chosen}
-    return _action(cause, facts, current, desired, rate, after, basis)
+    return _action(cause.id, facts, current, desired, rate, after, basis)
+
+
+def further(
+    kept: BottleneckReport, observation: Observation, spec: PolicySpec, facts: Facts
+) -> Action | None:
+    """The next step after a larger micro-batch that helped. Two sizes have been measured by now,
+    and through them goes the curve: time of a sample = its own work + fixed cost / size. None
+    where the action was another one, or where the curve promises less than 5%."""
+    action, verdict, bounds = kept.spec.action, kept.status.verdict, spec.actions.batch_size
+    if bounds is None or action is None or action.knobs is None or verdict is None:
+        return None
+    old, new = (knobs.get(MICRO) for knobs in (action.knobs.replaces, action.knobs.desired))
+    micro, accumulation = knob(observation, MICRO), knob(observation, ACCUMULATION)
+    rate = observation.value("training.samplesPerSecond")
+    if not (isinstance(old, int) and isinstance(new, int) and 0 < old < new == micro):
+        return None
+    if not (verdict.before and verdict.after and rate and accumulation):
+        return None
+    fixed = (1 / verdict.before - 1 / verdict.after) / (1 / old - 1 / new)
+    work = 1 / verdict.after - fixed / new
+    overhead = fixed / micro / max(fixed / micro + work, 1e-12)
+    if not overhead > 0:
+        return None
+    memory = observation.value("gpu.memoryShare")
+    most = micro * MEMORY_SHARE / memory if memory else math.inf
+    overhead = min(overhead, 1.0)
+    size = _larger(_divisors(micro * accumulation, bounds), micro, overhead, most)
+    if size is None:
+        return None
+    return _action(
+        action.cause,
+        facts,
+        {MICRO: micro, ACCUMULATION: accumulation},
+        {MICRO: size, ACCUMULATION: micro * accumulation // size},
+        rate,
+        rate / _step(overhead, micro / size),
+        f"the curve through what was measured at {old} and at {new}",
+    )
 
 
 def _divisors(samples: int, bounds: BatchSizeAction) -> list[int]:
@@ -172,7 +210,7 @@ def _serving(
         after = _after_growth(observation, latency, service, larger / size)
         desired = {MAX_SIZE: larger, DELAY: milliseconds}
         basis = "time of a batch = half fixed + half by its size; M/M/1 for the queue"
-    return _action(cause, facts, current, desired, latency, after, basis)
+    return _action(cause.id, facts, current, desired, latency, after, basis)
 
 
 def _batch_time(ratio: float) -> float:
@@ -198,7 +236,7 @@ def _at_bound(which: str, size: int, name: str, bound: int) -> Refusal:
 
 
 def _action(
-    cause: Cause,
+    cause: str,
     facts: Facts,
     current: dict[str, Setting],
     desired: dict[str, Setting],
@@ -209,7 +247,7 @@ def _action(
     return Action(
         type="BatchSize",
         summary=listed(current, desired),
-        cause=cause.id,
+        cause=cause,
         knobs=knobs_change(facts, current, desired),
         prediction=Prediction(before=round(before, 4), after=round(after, 4), basis=basis),
     )
