@@ -51,14 +51,14 @@ class Lines:
     def __init__(self, world: int) -> None:
         self.world = world
         self.time, self.samples = time.time(), 0
-        self.seen, self.right, self.loss, self.steps = 0, 0, 0.0, 0
+        self.seen, self.right, self.loss, self.batches = 0, 0, 0.0, 0
 
     def add(self, scores: torch.Tensor, labels: torch.Tensor, loss: float) -> None:
-        """Counts one step of this rank."""
+        """Counts one batch of this rank."""
         self.seen += len(labels)
         self.right += int((scores.argmax(1) == labels).sum())
         self.loss += loss
-        self.steps += 1
+        self.batches += 1
         now = time.time()
         if now - self.time >= LINE_SECONDS:
             self.print(now)
@@ -71,12 +71,12 @@ class Lines:
             "time": round(now, 3),
             "samples": self.samples,
             "samplesPerSecond": round(samples / (now - self.time), 1),
-            "loss": round(self.loss / self.steps, 4),
+            "loss": round(self.loss / self.batches, 4),
             "accuracy": round(self.right / self.seen, 4),
         }
         print(json.dumps(line), flush=True)
         self.time = now
-        self.seen, self.right, self.loss, self.steps = 0, 0, 0.0, 0
+        self.seen, self.right, self.loss, self.batches = 0, 0, 0.0, 0
 
 
 def average(network: nn.Module, stop: bool, world: int) -> bool:
@@ -107,29 +107,30 @@ def train(args: argparse.Namespace, rank: int, world: int) -> None:
             sampler=sampler,
             num_workers=args.workers,
             prefetch_factor=args.prefetch if args.workers else None,
-        )
+        ),
+        accumulation=args.accumulation,
     )
     torch.manual_seed(0)  # all ranks begin with the same weights ...
     network = DigitNet()
     torch.manual_seed(rank)  # ... and each goes through its own share in its own order
     optimizer = torch.optim.SGD(network.parameters(), lr=args.lr, momentum=0.9)
     stop, lines = Stop(args.seconds), Lines(world)
+    last = False
     for images, labels in loader:
-        optimizer.zero_grad()
-        with monitor.phase("forward"):
+        with monitor.forward(network):
             scores = network(images)
             loss = nn.functional.cross_entropy(scores, labels)
-        loss.backward()
-        last = stop.wanted
-        if world > 1:
-            last = average(network, last, world)
-        optimizer.step()
-        monitor.step(samples=len(labels), loss=loss)
+        monitor.backward(loss)
+        if monitor.ends_step:
+            last = stop.wanted
+            if world > 1:
+                last = average(network, last, world)
+        monitor.optimizer_step(optimizer)
         if rank == 0:
             lines.add(scores, labels, loss.item())
         if last:
             break
-    if rank == 0 and lines.steps:
+    if rank == 0 and lines.batches:
         lines.print(time.time())
     monitor.close()
 
@@ -144,7 +145,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=default, help=f"the digits ({default})")
     parser.add_argument("--workers", type=int, default=0, help="loader processes to begin with (0)")
     parser.add_argument("--prefetch", type=int, default=2, help="batches each prepares ahead (2)")
-    parser.add_argument("--batch", type=int, default=32, help="samples per step and rank (32)")
+    parser.add_argument("--batch", type=int, default=32, help="samples per batch and rank (32)")
+    parser.add_argument("--accumulation", type=int, default=1, help="batches per step (1)")
     parser.add_argument("--lr", type=float, default=0.02, help="learning rate (0.02)")
     parser.add_argument("--epochs", type=int, default=10_000, help="at most (10000)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most (no limit)")

@@ -1,10 +1,12 @@
-"""A DataLoader whose workers and prefetch can be changed between steps.
+"""A DataLoader whose workers, prefetch and batch size can be changed between steps.
 
 PyTorch fixes them when the iteration begins. So a change starts a *new* DataLoader over the batches
 of the epoch that nobody has been asked for yet, and the old one first hands out those which its
-workers already hold. Both draw from one stream of batch indices: nothing is lost or repeated, the
-order stays, no loaded batch is thrown away, and a step waits for no more than the start of the
-new workers.
+workers already hold. Both draw from one stream of indices: nothing is lost or repeated, the order
+stays, no loaded batch is thrown away, and a step waits for no more than the start of the new
+workers. Only where the size of the batches changes, those that the old workers hold are of no use:
+the new ones load these samples again, so that the change holds from the next step on, whatever
+``collate_fn`` has made of them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from bottleneck_sidecar.batch import Cursor, Feed, Source, batch_obstacle
+
 WORKERS = "dataLoader.workers"
 PREFETCH = "dataLoader.prefetch"
+MICRO = "batch.micro"
+ACCUMULATION = "batch.accumulation"
 DEFAULT_PREFETCH = 2
 """What PyTorch takes when a loader has workers and names no prefetch_factor."""
 
@@ -33,22 +39,43 @@ class AdjustableLoader:
     Everything else (``len``, ``dataset``, ``sampler``, …) is the given loader's own. Where that one
     cannot be continued from the middle, it is iterated as it is, and ``obstacle`` says why.
     ``started`` is told of every iterator of PyTorch's that begins, with its workers.
+
+    With ``accumulation``, the number of batches in an optimizer step, it tells ``cursor`` which
+    part of a step each batch is, and the batch size can be changed too. Raises ValueError where
+    that is not possible with this loader.
     """
 
-    def __init__(self, loader: Any, started: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        loader: Any,
+        started: Callable[[Any], None] | None = None,
+        accumulation: int | None = None,
+        cursor: Cursor | None = None,
+    ) -> None:
         self._loader = loader
         self._started = started
         self.obstacle: str | None = obstacle(loader)
+        if accumulation is not None:
+            reason = self.obstacle or batch_obstacle(loader)
+            if reason is not None:
+                raise ValueError(f"this loader cannot be accumulated over: {reason}")
+        self.accumulation = accumulation
+        self.micro: int = loader.batch_size or 1
+        self.cursor = cursor or Cursor()
         self.workers: int = loader.num_workers
         self.prefetch: int = loader.prefetch_factor or DEFAULT_PREFETCH
         self._persistent: bool = bool(loader.persistent_workers)
-        self._kept: tuple[_Feed, Any] | None = None
+        self._kept: tuple[Feed, Any] | None = None
         self._seeded = False
         self._epochs: weakref.WeakSet[_Epoch] = weakref.WeakSet()
         self._restarts = 0
 
     def __len__(self) -> int:
-        return len(self._loader)
+        given = self._loader
+        if self.accumulation is None or self.micro == given.batch_size:
+            return len(given)
+        samples = len(given) * given.batch_size if given.drop_last else len(given.sampler)
+        return -(-samples // self.micro)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_loader":  # not there yet: while being copied or unpickled
@@ -69,46 +96,59 @@ class AdjustableLoader:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
 
-    def configure(self, workers: int | None = None, prefetch: int | None = None) -> bool:
-        """Changes the number of workers and of batches that each prefetches, from now on.
+    def configure(
+        self,
+        workers: int | None = None,
+        prefetch: int | None = None,
+        micro: int | None = None,
+        accumulation: int | None = None,
+    ) -> bool:
+        """Changes the number of workers, of batches that each prefetches, of samples in a batch and
+        of batches in an optimizer step, from now on.
 
-        To be called between two batches, in the thread that iterates. False if that was already
-        so. Raises ``NotAdjustableError`` (and changes nothing) where the loader has an
-        ``obstacle`` or the new workers cannot be started.
+        To be called between two batches (the latter two between two optimizer steps), in the thread
+        that iterates. False if that was already so. Raises ``NotAdjustableError`` (and changes
+        nothing) where the loader has an ``obstacle``, where batches are wished for and it was made
+        without ``accumulation``, or where the new workers cannot be started.
         """
         if self.obstacle is not None:
             raise NotAdjustableError(self.obstacle)
-        before = self.workers, self.prefetch
-        wanted = (
-            self.workers if workers is None else workers,
-            self.prefetch if prefetch is None else prefetch,
-        )
+        if self.accumulation is None and (micro is not None or accumulation is not None):
+            raise NotAdjustableError("it was made without accumulation=")
+        before = self.workers, self.prefetch, self.micro, self.accumulation
+        self.workers = self.workers if workers is None else workers
+        self.prefetch = self.prefetch if prefetch is None else prefetch
+        self.micro = self.micro if micro is None else micro
+        self.accumulation = self.accumulation if accumulation is None else accumulation
+        wanted = self.workers, self.prefetch, self.micro, self.accumulation
         if wanted == before:
             return False
-        self.workers, self.prefetch = wanted
-        if wanted[0] == before[0] == 0:
-            return True  # nothing is prefetched without workers: it takes effect with the first
+        recut = self.micro != before[2]
+        # Nothing is prefetched without workers, and how many batches a step has is counted here.
+        restart = wanted[:2] != before[:2] and not wanted[0] == before[0] == 0
         try:
-            for epoch in list(self._epochs):
-                epoch.restart()
+            for epoch in list(self._epochs) if restart or recut else ():
+                epoch.restart(recut)
         except Exception as error:  # a fork refused, no shared memory left: go on with the old ones
-            self.workers, self.prefetch = before
+            self.workers, self.prefetch, self.micro, self.accumulation = before
             raise NotAdjustableError(f"could not start {wanted[0]} workers: {error}") from error
         return True
 
-    def _first(self) -> tuple[_Source, _Feed, Any]:
+    def _first(self) -> tuple[Source, Feed, Any]:
         """The iterator that begins an epoch, and what feeds it."""
         # PyTorch keeps persistent workers from epoch to epoch. To leave every shuffle as it would
         # have been, what random numbers are drawn depends on what the *given* loader would do.
         goes_on = self._persistent and self._seeded
-        source = _Source(self._loader, 2 if self._loader.num_workers > 0 and not goes_on else 1)
+        beginnings = 2 if self._loader.num_workers > 0 and not goes_on else 1
+        size = None if self.accumulation is None else self.micro
+        source = Source(self._loader, beginnings, size)
         if self._kept is not None:
             feed, kept = self._kept
             if (kept.num_workers, kept.prefetch_factor) == (self.workers, self.prefetch):
                 feed.follow(source)
                 return source, feed, self._begun(iter(kept))
             self._kept = None  # the last reference: its workers end
-        feed = _Feed(source)
+        feed = Feed(source)
         loader = self._build(feed, reseed=goes_on)
         self._seeded = True
         iterator = self._begun(iter(loader))
@@ -116,7 +156,7 @@ class AdjustableLoader:
         self._keep(feed, loader)
         return source, feed, iterator
 
-    def _next(self, feed: _Feed) -> Any:
+    def _next(self, feed: Feed) -> Any:
         """An iterator that continues an epoch."""
         loader = self._build(feed, reseed=True)
         iterator = self._begun(iter(loader))
@@ -128,10 +168,10 @@ class AdjustableLoader:
             self._started(iterator)
         return iterator
 
-    def _keep(self, feed: _Feed, loader: Any) -> None:
+    def _keep(self, feed: Feed, loader: Any) -> None:
         self._kept = (feed, loader) if loader.persistent_workers else None
 
-    def _build(self, feed: _Feed, reseed: bool) -> Any:
+    def _build(self, feed: Feed, reseed: bool) -> Any:
         given = self._loader
         generator = given.generator
         if reseed:
@@ -172,102 +212,70 @@ class _Epoch(Iterator[Any]):
 
     def __init__(self, loader: AdjustableLoader) -> None:
         self._adjustable = loader
-        self._source, self._feed, iterator = loader._first()
-        self._queue: deque[Any] = deque([iterator])
+        self._source, feed, iterator = loader._first()
+        self._queue: deque[tuple[Any, Feed]] = deque([(iterator, feed)])
+        self._total = self._left = 0
+        """Samples of the present optimizer step, and how many of them are to come."""
 
     def __next__(self) -> Any:
+        accumulation = self._adjustable.accumulation
+        if accumulation is None:
+            return self._fetch()
+        if self._left <= 0:
+            self._total = self._left = self._to_come(self._adjustable.micro * accumulation)
+        return self._fetch()
+
+    def _fetch(self) -> Any:
         while True:
+            iterator, feed = self._queue[0]
             try:
-                return next(self._queue[0])
+                batch = next(iterator)
             except StopIteration:
                 if len(self._queue) == 1:
                     self._adjustable._epochs.discard(self)
                     raise
                 self._queue.popleft()  # drained; with it go its workers
+                continue
+            except Exception:  # a broken sample; who catches that may go on with the next batch
+                self._handed_out(feed)
+                raise
+            self._handed_out(feed)
+            return batch
 
-    def restart(self) -> None:
-        """Starts workers anew for all batches that have not been asked for yet."""
-        if self._source.exhausted():
+    def _handed_out(self, feed: Feed) -> None:
+        indices = feed.held.popleft() if feed.held else ()
+        if self._adjustable.accumulation is not None:
+            self._left -= len(indices)
+            self._adjustable.cursor.handed_out(len(indices), self._left, self._total)
+
+    def _to_come(self, limit: int) -> int:
+        """How many samples are to come in this epoch, up to ``limit``."""
+        held = sum(len(indices) for _, feed in self._queue for indices in feed.held)
+        return min(limit, held + self._source.look_ahead(max(0, limit - held)))
+
+    def restart(self, recut: bool) -> None:
+        """Starts workers anew for all batches that have not been asked for yet; with ``recut`` also
+        for those that the old workers hold, which have the old size: they are loaded again."""
+        source, size = self._source, self._source.size
+        again = [indices for _, feed in self._queue for indices in feed.held] if recut else []
+        source.give_back(again)
+        if recut:
+            source.size = self._adjustable.micro
+        if source.exhausted():
             return  # all are on their way; the next epoch begins with the new settings
-        feed = _Feed(self._source)
-        feed.taken = []
+        feed = Feed(source)
         try:
             iterator = self._adjustable._next(feed)
         except BaseException:
-            self._source.give_back(feed.taken)
+            source.give_back(feed.held)
+            source.skip(sum(map(len, again)))
+            source.size = size
             raise
-        feed.taken = None
-        self._feed.closed = True
-        self._feed = feed
-        self._queue.append(iterator)
-
-
-class _Source:
-    """The batch indices of one epoch, in order, each given out once."""
-
-    def __init__(self, loader: Any, beginnings: int) -> None:
-        self._sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-        self._beginnings = beginnings
-        self._indices: Iterator[Any] | None = None
-        self._ahead: deque[Any] = deque()
-
-    def begin(self) -> None:
-        """Asks the sampler for its iterator, when and as often as the untouched DataLoader would:
-        a sampler may draw random numbers there (with workers PyTorch asks twice)."""
-        if self._beginnings > 0:
-            self._beginnings -= 1
-            self._indices = iter(self._sampler)
-
-    def finish_beginning(self) -> None:
-        while self._beginnings > 0:
-            self.begin()
-
-    def take(self) -> Any:
-        if self._ahead:
-            return self._ahead.popleft()
-        assert self._indices is not None
-        return next(self._indices)
-
-    def exhausted(self) -> bool:
-        if not self._ahead:
-            try:
-                self._ahead.append(self.take())
-            except StopIteration:
-                return True
-        return False
-
-    def give_back(self, taken: list[Any]) -> None:
-        self._ahead.extendleft(reversed(taken))
-
-
-class _Feed:
-    """The sampler of one DataLoader: takes from the source until it is closed. While ``taken`` is
-    a list it notes what it took, to be given back if the DataLoader cannot be started."""
-
-    def __init__(self, source: _Source) -> None:
-        self._source = source
-        self.closed = False
-        self.taken: list[Any] | None = None
-
-    def follow(self, source: _Source) -> None:
-        """Goes on with another epoch (a DataLoader with persistent workers goes from epoch to
-        epoch with the sampler that it was built with)."""
-        self._source = source
-        self.closed = False
-
-    def __iter__(self) -> Iterator[Any]:
-        self._source.begin()
-        return self._take(self._source)
-
-    def _take(self, source: _Source) -> Iterator[Any]:
-        while not self.closed:
-            try:
-                indices = source.take()
-            except StopIteration:
-                return
-            if self.taken is not None:
-                self.taken.append(indices)
-            yield indices
+        for _, each in self._queue:
+            each.closed = True
+        if recut:
+            self._queue.clear()
+        self._queue.append((iterator, feed))
 
 
 def obstacle(loader: Any) -> str | None:

@@ -10,19 +10,30 @@ import torch
 from torch.utils.data import DataLoader
 
 from bottleneck_sidecar.clock import CHECKPOINT, DATA
-from bottleneck_sidecar.loader import PREFETCH, WORKERS, AdjustableLoader, NotAdjustableError
+from bottleneck_sidecar.loader import (
+    ACCUMULATION,
+    MICRO,
+    PREFETCH,
+    WORKERS,
+    AdjustableLoader,
+)
 
 if TYPE_CHECKING:
     from bottleneck_sidecar.training import StepMonitor
 
 
 class MonitoredLoader:
-    """Iterates like the loader it was given, timed."""
+    """Iterates like the loader it was given, timed. With ``accumulation`` as AdjustableLoader does;
+    raises ValueError where it cannot."""
 
-    def __init__(self, monitor: StepMonitor, loader: Any) -> None:
+    def __init__(self, monitor: StepMonitor, loader: Any, accumulation: int | None = None) -> None:
         self._monitor = monitor
         watch = monitor._workers.watch if monitor.enabled else None
-        self._inner = AdjustableLoader(loader, watch) if isinstance(loader, DataLoader) else loader
+        self._inner = loader
+        if isinstance(loader, DataLoader):
+            self._inner = AdjustableLoader(loader, watch, accumulation, monitor._cursor)
+        elif accumulation is not None:
+            raise ValueError("this loader cannot be accumulated over: it is no torch DataLoader")
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -64,24 +75,46 @@ class MonitoredLoader:
                     clock.switch(around)
             yield batch
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether the monitor cuts its batches."""
+        return isinstance(self._inner, AdjustableLoader) and self._inner.accumulation is not None
+
+    def obstacle(self) -> str | None:
+        """Why it takes no knobs; None if it does."""
+        if not isinstance(self._inner, AdjustableLoader):
+            return "the loader is no torch DataLoader"
+        return self._inner.obstacle
+
     def knobs(self) -> dict[str, float | str | bool]:
         """The settings in force."""
-        if not isinstance(self._inner, AdjustableLoader):
+        inner = self._inner
+        if not isinstance(inner, AdjustableLoader):
             return {}
-        return {WORKERS: self._inner.workers, PREFETCH: self._inner.prefetch}
+        found: dict[str, float | str | bool] = {WORKERS: inner.workers, PREFETCH: inner.prefetch}
+        if inner.accumulation is not None:
+            found |= {MICRO: inner.micro, ACCUMULATION: inner.accumulation}
+        return found
 
     def settable(self) -> list[str]:
         """The knobs that this loader takes."""
-        inner = self._inner
-        if not isinstance(inner, AdjustableLoader) or inner.obstacle is not None:
+        if self.obstacle() is not None:
             return []
-        return [WORKERS, PREFETCH]
+        return [WORKERS, PREFETCH, MICRO, ACCUMULATION] if self.accumulates else [WORKERS, PREFETCH]
 
     def configure(self, settings: dict[str, int]) -> bool:
-        """Applies knobs; False if nothing had to change. Raises ``NotAdjustableError``."""
-        if not isinstance(self._inner, AdjustableLoader):
-            raise NotAdjustableError("the loader is no torch DataLoader")
-        return self._inner.configure(settings.get(WORKERS), settings.get(PREFETCH))
+        """Applies those knobs that it takes; False if nothing had to change. Raises
+        ``NotAdjustableError``."""
+        names = self.settable()
+        if not names:
+            return False
+        changed: bool = self._inner.configure(
+            *(
+                settings.get(name) if name in names else None
+                for name in (WORKERS, PREFETCH, MICRO, ACCUMULATION)
+            )
+        )
+        return changed
 
 
 def moved(batch: Any, device: Any, non_blocking: bool) -> Any:

@@ -6,6 +6,8 @@
         ...                               # forward, backward, optimizer.step()
         monitor.step(samples=len(batch))
 
+With those of ``stepping`` the batch size and the precision can be changed too.
+
 Time is split by the clock of the training thread. On a GPU, where kernels are only queued, waiting
 for them shows up in the phase that synchronises.
 """
@@ -28,20 +30,22 @@ from bottleneck_sidecar import capabilities, hooks, proc
 from bottleneck_sidecar import knobs as knobs_file
 from bottleneck_sidecar.client import GPU_VARIABLE, REPORT_SECONDS, Client, new_epoch
 from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMIZER, Clock
-from bottleneck_sidecar.loader_knobs import LoaderKnobs
 from bottleneck_sidecar.monitored import MonitoredLoader, moved
 from bottleneck_sidecar.phases import NOTHING, LongPhase, Nothing, Phase
+from bottleneck_sidecar.stepping import Stepping
+from bottleneck_sidecar.training_knobs import TrainingKnobs
 from bottleneck_sidecar.wire import PHASES, TrainingRank
 from bottleneck_sidecar.workers import LoaderWorkers
 
 
-class StepMonitor:
+class StepMonitor(Stepping):
     """Counts one rank's steps and where their time goes, reports them, and applies knobs.
 
     ``rank`` and ``world_size`` default to RANK and WORLD_SIZE, else to torch.distributed, else to
     one rank. ``socket`` and ``knobs`` are paths, by default the ones the injector sets; without
     either the monitor does nothing. ``read_loss`` allows reading the loss from a device tensor,
-    which waits for the device (at most twice a second).
+    which waits for the device (at most twice a second). ``autocast`` is the precision to begin
+    with: ``off``, ``bf16`` or ``fp16`` (see ``forward``).
 
     Nothing here raises into the training loop because of telemetry or knobs. All methods are for
     the thread that made the monitor: the training thread.
@@ -58,9 +62,11 @@ class StepMonitor:
         socket: str | None = None,
         knobs: str | None = None,
         read_loss: bool = False,
+        autocast: str = "off",
     ) -> None:
+        super().__init__(autocast)
         self._client = Client(socket)
-        self._knobs = LoaderKnobs(knobs)
+        self._knobs = TrainingKnobs(knobs, self)
         self.enabled = self._client.enabled or self._knobs.path is not None
         self._rank = rank
         self._world_size = world_size
@@ -98,14 +104,21 @@ class StepMonitor:
             hooks.begin(self)
             atexit.register(self.close)
 
-    def loader(self, loader: Any) -> MonitoredLoader:
+    def loader(self, loader: Any, accumulation: int | None = None) -> MonitoredLoader:
         """The loader to iterate instead of ``loader``: waiting for it counts as ``data``.
 
         A DataLoader over a map-style dataset becomes adjustable: the knobs ``dataLoader.workers``
         and ``dataLoader.prefetch`` take effect between steps, and every sample still comes exactly
         once and in the same order. Any other iterable is only timed.
+
+        ``accumulation`` is how many batches make an optimizer step, taken with ``optimizer_step``.
+        Then the knobs ``batch.micro`` and ``batch.accumulation`` take effect too. Raises ValueError
+        if it is below 1, or if ``loader`` is no DataLoader over a map-style dataset that was built
+        with ``batch_size``.
         """
-        monitored = MonitoredLoader(self, loader)
+        if accumulation is not None and accumulation < 1:
+            raise ValueError(f"accumulation must be at least 1, not {accumulation}")
+        monitored = MonitoredLoader(self, loader, accumulation)
         if self.enabled:
             with self._phases["data"]:  # starting workers is a cost of loading data
                 self._knobs.add(monitored, self._steps)
@@ -158,9 +171,10 @@ class StepMonitor:
             self._low = False
         if loss is not None:
             self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
-        if now >= self._knobs_at and self._knobs.path is not None:
+        pending = self._knobs.pending is not None
+        if pending or (now >= self._knobs_at and self._knobs.path is not None):
             self._knobs_at = now + knobs_file.LOOK_SECONDS
-            if self._knobs.news():
+            if self._knobs.news() or pending:
                 with self._phases["data"]:
                     self._knobs.follow(self._steps)
         if self._knobs.urgent or now - self._reported_at >= REPORT_SECONDS:

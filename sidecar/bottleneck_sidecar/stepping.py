@@ -1,0 +1,151 @@
+"""Optimizer steps of several batches, in a precision that may change from step to step:
+
+    monitor = StepMonitor()
+    loader = monitor.loader(DataLoader(..., batch_size=32), accumulation=4)
+    for x, y in loader:
+        with monitor.forward(model):
+            loss = loss_of(model(x), y)
+        monitor.backward(loss)
+        if monitor.optimizer_step(optimizer):
+            scheduler.step()
+
+These lines work in the same way where nobody listens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from bottleneck_sidecar.batch import Cursor
+from bottleneck_sidecar.phases import Nothing, Phase
+from bottleneck_sidecar.precision import Precision
+
+
+class Stepping(ABC):
+    """The part of the monitor that takes the optimizer steps."""
+
+    def __init__(self, autocast: str) -> None:
+        self._cursor = Cursor()
+        self._precision = Precision(autocast)
+        self._takes_steps = False
+        """Whether the script leaves its optimizer steps to the monitor."""
+        self._open: tuple[Any, ...] = ()
+        """The optimizers that wait for the rest of their step."""
+        self._last_loss: Any = None
+
+    @abstractmethod
+    def phase(self, name: str) -> Phase | Nothing:
+        """A context whose time counts as that phase."""
+
+    @abstractmethod
+    def step(self, samples: int = 0, loss: Any = None) -> None:
+        """Ends a step."""
+
+    def forward(self, model: Any = None) -> Forward:
+        """A context for the forward pass, the loss included: in the precision in force, and counted
+        as ``forward``.
+
+        ``model``, where it is a DistributedDataParallel, exchanges gradients only in the last batch
+        of an optimizer step. An autocast of your own within this context has the last word.
+        """
+        return Forward(self, model)
+
+    def backward(self, loss: torch.Tensor, **options: Any) -> None:
+        """Adds the gradients of one batch; instead of ``loss.backward(**options)``.
+
+        ``loss`` is the mean over the samples of the batch. It is weighted with the share of the
+        step's samples that are in this batch, so that the gradients add up to those of the mean
+        over all samples of the step, an incomplete last one of an epoch included.
+        """
+        cursor = self._cursor
+        if cursor.abandoned:
+            cursor.abandoned = False
+            self._clear(self._open)
+        self._last_loss = loss.detach()
+        if cursor.share != 1.0:
+            loss = loss * cursor.share
+        self._precision.scaled(loss).backward(**options)
+
+    @property
+    def ends_step(self) -> bool:
+        """Whether the batch in hand is the last one of its optimizer step. For what you do to the
+        gradients yourself, between ``backward`` and ``optimizer_step``."""
+        return self._cursor.last
+
+    def optimizer_step(
+        self, *optimizers: Any, samples: int = 0, max_norm: float | None = None
+    ) -> bool:
+        """Call it once after each batch: after the last one of a step it steps all ``optimizers``,
+        clears their gradients, and ends the step (instead of ``monitor.step()``).
+
+        True if the weights were changed: not within a step, and not where ``fp16`` met gradients
+        that are not finite and left the step out. ``max_norm`` clips the norm of all gradients
+        together. ``samples`` counts for a loader that was given without ``accumulation``, each
+        batch of which is a step.
+        """
+        cursor = self._cursor
+        if not cursor.last:
+            self._open = optimizers
+            return False
+        taken = self._precision.step(optimizers, max_norm)
+        self._clear(optimizers)
+        samples = cursor.samples or samples
+        cursor.end()
+        self._takes_steps = True
+        loss, self._last_loss = self._last_loss, None
+        self.step(samples=samples, loss=loss)
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """What belongs into a checkpoint beside model and optimizer: how ``fp16`` scales its
+        gradients. Knobs do not: the file that asks for them is there after a restart too."""
+        return {"scaler": self._precision.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what ``state_dict`` gave, whatever the precision was then and is now."""
+        self._precision.load(state.get("scaler", {}))
+
+    def _clear(self, optimizers: tuple[Any, ...]) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self._open = ()
+
+
+class Forward:
+    """The context of one forward pass."""
+
+    __slots__ = ("_autocast", "_model", "_phase", "_stepping", "_synchronised")
+
+    def __init__(self, stepping: Stepping, model: Any) -> None:
+        self._stepping = stepping
+        self._model = model
+        self._phase = stepping.phase("forward")
+        self._autocast: Any = None
+        self._synchronised: Any = None
+
+    def __enter__(self) -> None:
+        stepping = self._stepping
+        self._phase.__enter__()
+        if not stepping._cursor.last:
+            self._hold_back()
+        self._autocast = stepping._precision.autocast(self._model)
+        if self._autocast is not None:
+            self._autocast.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._autocast is not None:
+            self._autocast.__exit__(*error)
+        if self._synchronised is not None:
+            self._synchronised.require_backward_grad_sync = True
+        self._phase.__exit__()
+
+    def _hold_back(self) -> None:
+        """What ``no_sync()`` does: the model looks at it in its forward pass only."""
+        model = getattr(self._model, "_orig_mod", self._model)  # what torch.compile wraps
+        if isinstance(model, DistributedDataParallel) and model.require_backward_grad_sync:
+            model.require_backward_grad_sync = False
+            self._synchronised = model
