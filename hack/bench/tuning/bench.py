@@ -88,6 +88,7 @@ def _run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> R
             stopped=tuned.stopped,
             grid=points,
             acknowledged=tuned.acknowledged,
+            diagnosis=tuned.diagnosis,
         )
 
 

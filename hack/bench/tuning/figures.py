@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -25,7 +25,8 @@ class Point:
 class Result:
     """What is known of one workload at the end. ``floor``, ``ours`` and ``oracle`` in ``unit``;
     ``seconds`` from the first look to the end of the last action; ``actions`` are those taken, the
-    undone ones included, ``steps`` what they were and became. ``failure`` in place of all that."""
+    undone ones included, ``steps`` what they were and became, ``diagnosis`` the
+    last one. ``failure`` in place of all that."""
 
     name: str
     type: str
@@ -43,6 +44,7 @@ class Result:
     stopped: str = ""
     grid: Sequence[Point] = ()
     acknowledged: Sequence[float] = ()
+    diagnosis: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
 
     @property
@@ -97,6 +99,7 @@ def _entry(result: Result) -> dict[str, Any]:
         "oracleKnobs": result.oracle_knobs,
         "steps": list(result.steps),
         "stopped": result.stopped,
+        "diagnosis": dict(result.diagnosis),
         "grid": [{"knobs": each.knobs, "value": round(each.value, 5)} for each in result.grid],
     }
 

@@ -13,10 +13,13 @@ from bottleneck_operator.api.policy import BottleneckPolicy
 from bottleneck_operator.api.report import BottleneckReport
 from bottleneck_operator.controller.loop import PolicyLoop
 from bottleneck_operator.controller.services import Services
-from bottleneck_operator.decide.lifecycle import desired_knobs, issued_generation
+from bottleneck_operator.decide.lifecycle import desired_knobs, evidence_window, issued_generation
+from bottleneck_operator.decide.standstill import judge_workload
+from bottleneck_operator.diagnose.catalogue import CATALOGUE
 from bottleneck_operator.kube import Kube
 from bottleneck_operator.observe.series import in_force_at
 from bottleneck_operator.observe.streams import Streams
+from bottleneck_operator.observe.windows import observe
 from bottleneck_operator.report.events import Recorder
 
 from .cluster import Cluster, Lines
@@ -35,7 +38,8 @@ _PASSING = frozenset({Reason.COOLDOWN, Reason.NO_DATA, Reason.REPLICAS_PENDING})
 class Tuned:
     """What became of it. ``seconds`` from ``begun`` (since the Unix epoch) to the end of the last
     action; ``knobs`` is None where nothing was kept; ``acknowledged`` are the seconds from each
-    write of the knobs to the agent's line that says that all ranks have them."""
+    write of the knobs to the agent's line that says that all ranks have them; ``diagnosis`` is the
+    last one, by cause: its share, or why it is ruled out."""
 
     begun: float
     seconds: float
@@ -44,6 +48,7 @@ class Tuned:
     steps: list[str]
     stopped: str
     acknowledged: list[float]
+    diagnosis: dict[str, str]
 
 
 def tune(session: Session, seconds: float, say: Callable[[str], None]) -> Tuned:
@@ -82,7 +87,22 @@ async def _tune(session: Session, seconds: float, say: Callable[[str], None]) ->
             stopped = ended
             break
         await asyncio.sleep(0.05)
-    return _tuned(session, begun, services.reports.of(policy), stopped, cluster, force)
+    known = services.reports.of(policy)
+    diagnosis = _diagnosis(session, policy, known)
+    return _tuned(session, begun, known, stopped, cluster, force, diagnosis)
+
+
+def _diagnosis(
+    session: Session, policy: BottleneckPolicy, known: tuple[BottleneckReport, ...]
+) -> dict[str, str]:
+    """What the engine says now of every cause that an action could remove, for whoever wants to
+    know why nothing more was done."""
+    now, histories = time.time(), {"pod-0": session.history}
+    observation = observe(histories, list(histories), now, window=evidence_window(known, now))
+    found = judge_workload(observation, policy.spec.objectives, {}, {})
+    told = {cause.id: f"{cause.share:.0%}" for cause in found.causes}
+    actionable = {entry.id for entry in CATALOGUE if entry.remedies}
+    return told | {each.id: each.reason for each in found.ruled_out if each.id in actionable}
 
 
 def _note(cluster: Cluster, session: Session, force: dict[int, float]) -> None:
@@ -111,6 +131,7 @@ def _tuned(
     stopped: str,
     cluster: Cluster,
     force: dict[int, float],
+    diagnosis: dict[str, str],
 ) -> Tuned:
     wanted = desired_knobs(known)
     session.generation = max(session.generation, issued_generation(known))
@@ -123,6 +144,7 @@ def _tuned(
         steps=[_step(report) for report in known],
         stopped=stopped,
         acknowledged=[force[each] - cluster.written[each] for each in sorted(force)],
+        diagnosis=diagnosis,
     )
 
 

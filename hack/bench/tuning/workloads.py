@@ -17,9 +17,9 @@ Knobs = dict[str, Setting]
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
-    """A workload. ``options`` start it with its defaults. ``grid`` has every value of each knob that
-    is tried, its default first. ``actions`` and ``objectives`` are those of its policy. Of a server
-    ``pace`` are options of the load generator."""
+    """A workload. ``options`` start it with its defaults. ``grid`` has every value of each knob
+    that is tried, its default first. ``actions`` and ``objectives`` are those of its policy. Of a
+    server ``pace`` are options of the load generator."""
 
     name: str
     type: Type
