@@ -34,6 +34,9 @@ SETTLE_SECONDS = 3.0
 
 PERCENTILE = 95
 TRACE_SECONDS = 60.0
+LOAD_SECONDS = 1200.0
+"""Longer than any session; the load generator makes its whole schedule before it begins."""
+
 FIRST_REQUESTS = 20
 
 
@@ -99,7 +102,13 @@ class Session:
         load = module(
             "examples.loadgen",
             *("--target", f"http://127.0.0.1:{port}/generate", "--trace", str(trace)),
-            *("--duration", f"{TRACE_SECONDS:g}", "--seconds", "86400", *self.work.pace),
+            *(
+                "--duration",
+                f"{TRACE_SECONDS:g}",
+                "--seconds",
+                f"{LOAD_SECONDS:g}",
+                *self.work.pace,
+            ),
         )
         program = self._program("load", load, {})
 
@@ -166,8 +175,9 @@ class Session:
         def in_force() -> bool:
             assert self.history.last is not None
             sample = self.history.last[1]
-            for process in (*sample.training, *sample.inference):
-                told = process.acknowledgement
+            answers = [each.acknowledgement for each in sample.training]
+            answers += [each.acknowledgement for each in sample.inference]
+            for told in answers:
                 if told and told.generation == generation and told.result == "Refused":
                     raise RunError(f"{self.name}: {knobs} were refused: {told.message}")
             return in_force_at([self.history], generation) is not None

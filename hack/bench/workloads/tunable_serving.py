@@ -31,7 +31,7 @@ ROWS = 4
 class Recurrent(nn.Module):
     """Words one after the other, through two small recurrent cells."""
 
-    def __init__(self, words: int = 24, size: int = 128) -> None:
+    def __init__(self, words: int, size: int = 128) -> None:
         super().__init__()
         self.words = words
         self.first, self.second = nn.GRUCell(size, size), nn.GRUCell(size, size)
@@ -70,15 +70,13 @@ class Wide(nn.Module):
         return rows[:, None].expand(-1, WIDTH) / 4096
 
 
-MODELS = {"recurrent": Recurrent, "wide": Wide}
-
-
 class App:
     """The application without telemetry."""
 
     def __init__(self, args: argparse.Namespace, batching: Batching) -> None:
         torch.manual_seed(args.seed)
-        self.model = MODELS[args.model]().eval()
+        wide = args.model == "wide"
+        self.model = (Wide() if wide else Recurrent(args.words)).eval()
         self.waiting = args.waiting
         self.weights = Weights(self.model, example=(self.model.inputs([1]),))
         for size in (1, args.max_size):
@@ -117,7 +115,8 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--port", type=int, default=8000, help="on the loopback interface")
-    add("--model", choices=sorted(MODELS), default="recurrent", help="what is served")
+    add("--model", choices=["recurrent", "wide"], default="recurrent", help="what is served")
+    add("--words", type=int, default=24, help="recurrent: steps that an answer takes")
     add("--seed", type=int, default=0, help="of the weights")
     add("--threads", type=int, default=1, help="of torch")
     add("--max-size", type=int, default=1, help="most requests in a batch")
