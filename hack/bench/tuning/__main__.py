@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .bench import Plan, run
@@ -80,9 +80,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def bench(works: Sequence[Tunable], plan: Plan, logs: Path, after: float) -> list[Result]:
+def bench(
+    works: Sequence[Tunable],
+    plan: Plan,
+    logs: Path,
+    after: float,
+    keep: Callable[[list[Result]], None],
+) -> list[Result]:
     """Runs them one by one: two on one machine would disturb each other. ``after`` are the seconds
-    that something else takes afterwards."""
+    that something else takes afterwards; ``keep`` gets what is there after each workload."""
     expected = [plan.expected(work) for work in works]
     begun = time.monotonic()
     results = []
@@ -94,6 +100,7 @@ def bench(works: Sequence[Tunable], plan: Plan, logs: Path, after: float) -> lis
         results.append(run(work, plan, logs, say))
         if results[-1].failure:
             say(f"  failed: {results[-1].failure}")
+        keep(results)
     return results
 
 
@@ -116,14 +123,19 @@ def main(words: Sequence[str] | None = None) -> int:
     logs = (args.out / "logs").resolve()
     logs.mkdir(parents=True, exist_ok=True)
     plan = Plan(args.seconds, args.rounds, args.tuning_seconds)
-    results = bench(works, plan, logs, 0.0 if args.no_overhead else OVERHEAD_SECONDS)
+    path = args.out / "tuning.json"
+
+    def keep(results: list[Result], overhead: float | None = None) -> None:
+        path.write_text(json.dumps(document(results, overhead), indent=2) + "\n")
+
+    after = 0.0 if args.no_overhead else OVERHEAD_SECONDS
+    results = bench(works, plan, logs, after, keep)
     overhead = None
     if not args.no_overhead:
         say("the SDK's cost, about 1 min left")
         overhead = measure()
+    keep(results, overhead)
     figures = document(results, overhead)
-    path = args.out / "tuning.json"
-    path.write_text(json.dumps(figures, indent=2) + "\n")
     if args.output == "json":
         print(json.dumps(figures, indent=2))
     else:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from bottleneck_operator.observe.windows import WINDOW_SECONDS
+
 from ..processes import RunError
 from .figures import Point, Result, below_floor, oracle
 from .session import LAG_SECONDS, SETTLE_SECONDS, Session
@@ -17,6 +19,9 @@ from .workloads import Knobs, Tunable
 START_ESTIMATE_SECONDS = 12.0
 ACTION_ESTIMATE_SECONDS = 20.0
 BIN_SECONDS = 1.0
+
+BEFORE_SECONDS = WINDOW_SECONDS + 5.0
+"""Before the operator looks: what it compares with must be the load, and not how the load began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Plan:
         actions = 1 + 0.5 * points
         return (
             2 * START_ESTIMATE_SECONDS
+            + BEFORE_SECONDS
             + each * (points + 3 * self.rounds)
             + min(self.tuning, actions * ACTION_ESTIMATE_SECONDS + QUIET_SECONDS)
         )
@@ -44,7 +50,7 @@ def run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> Re
     """The result, be it a failure; nothing is left running, whatever happens."""
     try:
         return _run(work, plan, logs, say)
-    except (RunError, OSError) as error:
+    except (RunError, OSError, ValueError) as error:
         return Result(
             work.name, work.type.value, work.unit, work.lower_is_better, failure=str(error)
         )
@@ -64,6 +70,7 @@ def _run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> R
     with ExitStack() as stack:
         session = Session(work, logs, "tuned", stack)
         session.start()
+        session.pass_time(BEFORE_SECONDS)
         tuned = tune(session, plan.tuning, say)
         end = session.lines[-1][0]
         ours = {**points[0].knobs, **(tuned.knobs or {})}
