@@ -65,10 +65,12 @@ def _run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> R
             session.apply(knobs)
             points.append(Point(knobs, session.measure(plan.measure)))
             say(f"    {_words(knobs)}: {points[-1].value:.4g} {work.unit}")
+        pace = session.pace
     best = oracle(points, work.lower_is_better)
     say(f"  oracle: {_words(best.knobs)}; now the operator")
     with ExitStack() as stack:
         session = Session(work, logs, "tuned", stack)
+        session.pace = pace  # measured once: the oracle was found under this load
         session.start()
         session.pass_time(BEFORE_SECONDS)
         tuned = tune(session, plan.tuning, say)

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +55,8 @@ class Session:
         self.lines: deque[tuple[float, Sample]] = deque()
         """Every line, where ``history`` keeps the last minutes only."""
         self.generation = 0
+        self.pace: Sequence[str] = work.pace
+        """Of the load; once it has begun, the very same one for another session."""
         self.programs: list[Program] = []
         self._read = 0
 
@@ -117,6 +119,8 @@ class Session:
             return '"begin"' in program.log.read_text()
 
         wait_until(begun, START_SECONDS, f"{self.name}: no load")
+        told = next(line for line in program.log.read_text().splitlines() if '"begin"' in line)
+        self.pace = ("--speed", str(json.loads(told)["speed"]))
 
     # While it runs
 
