@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo kind-demo bench-diagnosis test test-fast lint format generate verify cluster-up cluster-down images requirements clean
+.PHONY: help venv demo kind-demo bench-diagnosis bench-tuning test test-fast lint format generate verify cluster-up cluster-down images requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,9 @@ kind-demo: venv ## The same on kind, where Docker and kind exist
 
 bench-diagnosis: venv ## Run the fault suite, real processes with a fault each (FAULTS=folder ONLY=cause SEEDS=1)
 	$(BIN)/python -m hack.bench.diagnosis $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
+
+bench-tuning: venv ## Compare what the operator makes of real workloads with their best configuration (ONLY=name SECONDS_EACH=6)
+	$(BIN)/python -m hack.bench.tuning $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
 
 test: venv verify ## Lint, verify and run every test, those on the built-in cluster included
 	$(BIN)/python -m pytest $(or $(TESTS),tests)
