@@ -69,7 +69,7 @@ def trainer(
     return observation(signals=seen, ranks=[talking(knobs=knobs), talking(rank=1, knobs=knobs)])
 
 
-def server(size: int = 8, delay: float = 0.02, **signals: float) -> Observation:
+def server(size: int = 8, delay: float = 0.02, rate: float = 72.0, **signals: float) -> Observation:
     knobs = {"batch.maxSize": size, "batch.delayMilliseconds": delay * 1000}
     knobs |= {"precision.weights": "fp32"}  # type: ignore[dict-item]
     seen = {
@@ -78,6 +78,7 @@ def server(size: int = 8, delay: float = 0.02, **signals: float) -> Observation:
         "inference.batchDelaySeconds": reading(delay),
         "inference.batchSize": reading(float(size)),
         "inference.occupancy": reading(0.9),
+        "inference.arrivalRate": reading(rate),
     }
     seen |= {name.replace("_", "."): reading(value) for name, value in signals.items()}
     return observation(WorkloadType.INFERENCE, seen, [talking(knobs=knobs)])
@@ -232,15 +233,32 @@ def test_the_limits_of_a_batcher(why: str, expected: dict[str, int]) -> None:
     assert answer.prediction.after <= answer.prediction.before
 
 
+def test_a_queue_that_still_grows_is_not_predicted_to_vanish() -> None:
+    """Batches of 8 in 0.1 s are 80 requests a second; twice as large they are 107."""
+    enough = done(ask("BatchSize", cause("queueing"), server(8, rate=75.0), batchSize=BATCH))
+    short = done(ask("BatchSize", cause("queueing"), server(8, rate=150.0), batchSize=BATCH))
+    assert enough.prediction is not None
+    assert short.prediction is not None
+    assert short.prediction.after == pytest.approx(0.4 / (2 / 1.5), abs=1e-4)
+    assert enough.prediction.after < 0.38
+
+
 @pytest.mark.parametrize(
     ("why", "seen", "bounds", "expected"),
     [
         ("queueing", server(8), {"max": 8}, Reason.AT_MAXIMUM),
         ("queueing", server(8, inference_batchSize=2), BATCH, Reason.NO_REMEDY),
+        ("queueing", server(8, inference_latency=0.16), BATCH, Reason.NO_REMEDY),
         ("batch-too-large", server(8), {"min": 8, "max": 9}, Reason.AT_MAXIMUM),
         ("batching-delay", server(8, 0.0), BATCH, Reason.AT_MAXIMUM),
     ],
-    ids=["largest", "batches that do not fill", "smallest", "no delay at all"],
+    ids=[
+        "largest",
+        "batches that do not fill",
+        "it would return nothing",
+        "smallest",
+        "no delay at all",
+    ],
 )
 def test_why_a_batcher_stays(why: str, seen: Observation, bounds: Any, expected: Reason) -> None:
     assert reason(ask("BatchSize", cause(why), seen, batchSize=bounds)) is expected

@@ -207,9 +207,19 @@ def _serving(
         larger = min(bounds.max, size * 2)
         if larger <= size:
             return _at_bound("largest", size, "max", bounds.max)
-        after = _after_growth(observation, latency, service, larger / size)
+        predicted = _after_growth(observation, latency, service, larger, larger / size)
+        if predicted is None:
+            return Refusal(Reason.NO_DATA, "the arrival rate and the size of batches are not known")
+        if latency / max(predicted, 1e-9) < WORTH:
+            return Refusal(
+                Reason.NO_REMEDY, f"batches of {larger} are predicted to return less than 5%"
+            )
+        after = predicted
         desired = {MAX_SIZE: larger, DELAY: milliseconds}
-        basis = "time of a batch = half fixed + half by its size; M/M/1 for the queue"
+        basis = (
+            "time of a batch = half fixed + half by its size; a request waits for the batch before,"
+            " for its own, and in a queue"
+        )
     return _action(cause.id, facts, current, desired, latency, after, basis)
 
 
@@ -218,13 +228,25 @@ def _batch_time(ratio: float) -> float:
     return FIXED_SHARE + (1 - FIXED_SHARE) * ratio
 
 
-def _after_growth(observation: Observation, latency: float, service: float, ratio: float) -> float:
-    longer = service * _batch_time(ratio)
-    busy = observation.value("inference.occupancy")
-    if busy is None:
-        return latency
-    busy *= _batch_time(ratio) / ratio
-    return latency if busy >= 1 else min(latency, longer * (1 + 3 * busy / (1 - busy)))
+def _after_growth(
+    observation: Observation, latency: float, service: float, size: int, ratio: float
+) -> float | None:
+    """The latency in seconds with batches of ``size``, ``ratio`` times as large as now.
+
+    A request waits for the batch that runs, then for its own; to that come three mean waits of an
+    M/M/1 queue (about the 95th percentile) whose service time is a request's part of a batch. How
+    busy the server will be follows from what arrives, and not from how busy it is, which is never
+    more than 100%. A queue that still grows is as much shorter as the server is faster.
+    """
+    rate, filled = (observation.value(f"inference.{name}") for name in ("arrivalRate", "batchSize"))
+    if rate is None or not filled:
+        return None
+    offered = rate * service / filled / max(1, len(observation.ranks))
+    longer, faster = service * _batch_time(ratio), ratio / _batch_time(ratio)
+    busy = offered / faster
+    if busy >= 1:
+        return latency / faster
+    return min(latency, 2 * longer + 3 * longer / size * busy / (1 - busy))
 
 
 def _at_bound(which: str, size: int, name: str, bound: int) -> Refusal:

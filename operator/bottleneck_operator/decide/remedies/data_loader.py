@@ -19,8 +19,9 @@ def data_loader(
     """More loader workers, as many as the CPUs can feed and the bounds allow.
 
     Model: with loading time d and other time c of a step on w workers and C CPUs, a step takes
-    max(c, d/w, (c + d)/C): it can be no shorter than its own work, than its share of the loading,
-    and than all the work spread over all CPUs.
+    max(c, d/w, (c + p·d)/C): it can be no shorter than its own work, than its share of the loading,
+    and than all the work spread over all CPUs, where p is the part of the loading that is work and
+    not waiting for storage.
     """
     bounds = spec.actions.data_loader
     if bounds is None:
@@ -42,9 +43,12 @@ def data_loader(
     other = step * (1 - share)
     # With workers, what is seen as waiting is only the excess of loading over computing.
     loading = step * share if workers < 1 else step * workers
+    # Of the loading only what is work needs a CPU: who waits for storage leaves it to others.
+    on_cpu = observation.value("loader.cpuShare")
+    work = loading * (1.0 if on_cpu is None else on_cpu)
 
     def predicted(count: int) -> float:
-        floor = (other + loading) / cpus if cpus else 0.0
+        floor = (other + work) / cpus if cpus else 0.0
         return max(other, loading / count, floor)
 
     now = int(workers)

@@ -49,7 +49,12 @@ def replicas(
         return Refusal(Reason.NO_DATA, "arrival rate and service time are not known")
     # Requests that one replica serves at once: its worker processes times the places of each.
     processes = max(1.0, len(observation.ranks) / max(1, observation.streaming))
-    places = (observation.value("inference.concurrency") or 1.0) * processes
+    # A batch is served in one service time, however many requests are in it.
+    at_once = max(
+        observation.value("inference.concurrency") or 1.0,
+        observation.value("inference.batchSize") or 1.0,
+    )
+    places = at_once * processes
     offered = rate * service / places
     needed = max(facts.replicas + 1, bounds.min, math.ceil(offered / TARGET_OCCUPANCY - 1e-9))
     desired = min(bounds.max, needed)
