@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.policy import Latency, Objectives
 from bottleneck_operator.decide.remedies import REMEDIES
 from bottleneck_operator.diagnose.catalogue import (
     CATALOGUE,
@@ -401,3 +401,20 @@ def test_the_first_cause_does_not_depend_on_the_order_of_the_catalogue(
 def test_a_why_is_data() -> None:
     assert Why("a {b.c} {text:d.e}").signals == ()
     assert figure_names("a {b.c} {text:d.e}") == ["b.c"]
+
+
+@pytest.mark.parametrize(("target", "named"), [("30ms", True), ("100ms", False)])
+def test_a_short_wait_is_much_where_little_time_is_allowed(target: str, named: bool) -> None:
+    waiting = {
+        "inference.latency": 0.035,
+        "inference.serviceSeconds": 0.004,
+        "inference.queueShare": 0.8,
+        "inference.queueSeconds": 0.02,
+        "inference.occupancy": 0.2,
+        "inference.batchLimit": 16.0,
+        "inference.batchSize": 1.5,
+        "inference.batchDelaySeconds": 0.025,
+    }
+    objectives = Objectives(latency=Latency(percentile=95, target=target))
+    found = ids(find(WorkloadType.INFERENCE, waiting, objectives))
+    assert ("batching-delay" in found) is named

@@ -190,6 +190,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         predicates=(
             either(
                 Predicate("inference.queueShare", ">=", 0.50, START),
+                Predicate("inference.queueSeconds", ">=", "objective.latency", START, factor=0.5),
                 # A process that is full is late with its answers, too: a model that holds the
                 # interpreter's lock starves the loop that should send what is ready.
                 all_of(
@@ -267,7 +268,11 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
             Predicate("inference.queueShare", ">=", 0.50, START),
             Predicate("inference.occupancy", "<", 0.70, START),
             Predicate("inference.batching", ">=", 1, FLAG, flag=True),
-            Predicate("inference.queueSeconds", ">=", 0.030, START),
+            either(
+                Predicate("inference.queueSeconds", ">=", 0.030, START),
+                # What is little for one service is much for another.
+                Predicate("inference.queueSeconds", ">=", "objective.latency", START, factor=0.5),
+            ),
         ),
         vetoes=(
             Veto(
