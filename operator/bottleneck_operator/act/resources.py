@@ -7,7 +7,7 @@ from typing import Any
 
 from ..api.report import ContainerResources
 from ..kube import STRATEGIC_MERGE_PATCH, Kube, KubeError
-from ..observe.containers import same
+from ..observe.containers import one_of
 from ..observe.pods import Pod
 
 
@@ -24,7 +24,7 @@ async def resize(
     sizes = list(replaces)
     for pod in pods:
         state = pod.size(container)
-        if state is None or not any(same(state.wanted, size) for size in sizes):
+        if state is None or not one_of(state.wanted, sizes):
             continue
         body = {
             # The uid makes sure that it is this pod and not another one of its name.

@@ -13,14 +13,13 @@ from enum import StrEnum
 
 from ..api.report import (
     Action,
-    ContainerResources,
     KnobsChange,
     Phase,
     ReplicasChange,
     ResourcesChange,
     Verdict,
 )
-from ..observe.containers import ResizeState, same
+from ..observe.containers import ResizeState, one_of, same
 from ..observe.observation import Observation
 
 KNOBS_DEADLINE = 60.0
@@ -188,7 +187,9 @@ def _resources(change: ResourcesChange, phase: Phase, progress: Progress) -> Eff
     states = progress.containers
     if not states:
         return Effect(Standing.UNKNOWN)
-    ours = [each for each in states if ours_to_resize(each, change)]
+    # Any size but those that this change finds and leaves is somebody else's doing.
+    sizes = (change.desired, change.replaces, *change.earlier)
+    ours = [each for each in states if one_of(each.wanted, sizes)]
     foreign = [each for each in states if each not in ours]
     if foreign and not (undo and ours):
         message = f"somebody else resized {change.container} of {foreign[0].pod}; left alone"
@@ -206,16 +207,6 @@ def _resources(change: ResourcesChange, phase: Phase, progress: Progress) -> Eff
         f"{late.pod} was not resized in {RESIZE_DEADLINE:.0f}s{why}",
         RESIZE_DEADLINE,
     )
-
-
-def ours_to_resize(state: ResizeState, change: ResourcesChange) -> bool:
-    """Whether a container is as this change leaves it or finds it. Any other size is somebody
-    else's doing."""
-    return _either(state.wanted, (change.desired, change.replaces, *change.earlier))
-
-
-def _either(found: ContainerResources | None, sizes: Iterable[ContainerResources]) -> bool:
-    return any(same(found, size) for size in sizes)
 
 
 def _infeasible(states: Iterable[ResizeState]) -> str:

@@ -92,6 +92,11 @@ def same(one: ContainerResources | None, other: ContainerResources | None) -> bo
     return all(_amount(getattr(one, name)) == _amount(getattr(other, name)) for name in FIELDS)
 
 
+def one_of(size: ContainerResources, sizes: Iterable[ContainerResources]) -> bool:
+    """Whether a size is the same as any of some others."""
+    return any(same(size, each) for each in sizes)
+
+
 def _amount(quantity: str | None) -> float | str | None:
     try:
         return None if quantity is None else units.quantity(quantity)

@@ -73,9 +73,7 @@ def _training(
             )
         after, basis = rate, "half the activations, the same work"
     else:
-        memory = observation.value("gpu.memoryShare")
-        most = micro * MEMORY_SHARE / memory if memory else math.inf
-        chosen = _larger(sizes, micro, cause.share, most)
+        chosen = _larger(sizes, micro, cause.share, _most(observation, micro))
         if chosen is None:
             return _no_larger(micro, accumulation, bounds)
         after = rate / _step(cause.share, micro / chosen)
@@ -106,10 +104,9 @@ def further(
     overhead = fixed / micro / max(fixed / micro + work, 1e-12)
     if not overhead > 0:
         return None
-    memory = observation.value("gpu.memoryShare")
-    most = micro * MEMORY_SHARE / memory if memory else math.inf
     overhead = min(overhead, 1.0)
-    size = _larger(_divisors(micro * accumulation, bounds), micro, overhead, most)
+    sizes = _divisors(micro * accumulation, bounds)
+    size = _larger(sizes, micro, overhead, _most(observation, micro))
     if size is None:
         return None
     return _action(
@@ -131,6 +128,13 @@ def _divisors(samples: int, bounds: BatchSizeAction) -> list[int]:
         for size in range(bounds.min, min(bounds.max, samples) + 1)
         if samples % size == 0 and samples // size <= MAX_ACCUMULATION
     ]
+
+
+def _most(observation: Observation, micro: int) -> float:
+    """The largest micro-batch that a GPU's memory is predicted to hold, all of it taken to grow
+    with the batch; no bound where its use is not measured."""
+    memory = observation.value("gpu.memoryShare")
+    return micro * MEMORY_SHARE / memory if memory else math.inf
 
 
 def _step(overhead: float, fewer: float) -> float:

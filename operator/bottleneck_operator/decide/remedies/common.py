@@ -34,16 +34,19 @@ def not_settable(what: str, how: str) -> Refusal:
 
 def knob(observation: Observation, name: str) -> int | None:
     """A whole number that every rank has in force, None where they differ or do not say."""
-    values = {rank.knobs.get(name) for rank in observation.ranks}
-    value = values.pop() if len(values) == 1 else None
+    value = _agreed(observation, name)
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def word(observation: Observation, name: str) -> str | None:
     """A word that every rank has in force, None where they differ or do not say."""
-    values = {rank.knobs.get(name) for rank in observation.ranks}
-    value = values.pop() if len(values) == 1 else None
+    value = _agreed(observation, name)
     return value if isinstance(value, str) else None
+
+
+def _agreed(observation: Observation, name: str) -> float | str | bool | None:
+    values = {rank.knobs.get(name) for rank in observation.ranks}
+    return values.pop() if len(values) == 1 else None
 
 
 def knobs_change(

@@ -6,7 +6,7 @@ from ...api import units
 from ...api.conditions import Reason
 from ...api.policy import PolicySpec, ResourcesAction
 from ...api.report import Action, Cause, ContainerResources, Prediction, ResourcesChange
-from ...observe.containers import ResizeState, same
+from ...observe.containers import ResizeState, one_of, same
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal
 from .common import WORTH, not_allowed
@@ -149,6 +149,6 @@ def _earlier(name: str, facts: Facts, size: ContainerResources) -> list[Containe
         change = report.spec.action.resources if report.spec.action else None
         if change is not None and change.container == name:
             for each in (*change.earlier, change.replaces):
-                if not same(each, size) and not any(same(each, other) for other in found):
+                if not one_of(each, (size, *found)):
                     found.append(each)
     return found[-16:]
