@@ -267,7 +267,16 @@ def test_the_cheapest_action_that_is_predicted_to_do_comes_first() -> None:
 
     assert action(plan(batching(70), both, facts)).type == "BatchSize"
     # Too slow for that to do: what returns more is tried first.
-    assert action(plan(batching(200), both, facts)).type == "Replicas"
+    decision = plan(batching(200), both, facts)
+    chosen = action(decision)
+    assert chosen.type == "Replicas"
+    assert chosen.cost is not None
+    assert chosen.replicas is not None
+    assert chosen.cost.replicas == chosen.replicas.desired - chosen.replicas.replaces
+    assert isinstance(decision, Plan)
+    (other,) = [each for each in decision.alternatives if each.type == "BatchSize"]
+    assert "batch.maxSize" in other.summary
+    assert "return less" in other.reason or "not predicted" in other.reason
 
 
 def test_a_way_that_proved_right_is_gone_further() -> None:

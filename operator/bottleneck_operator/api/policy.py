@@ -374,6 +374,17 @@ class LastAction(Model):
     time: Time
 
 
+class Recommendation(Model):
+    """What people can do themselves about a confirmed cause."""
+
+    cause: str = Field(description="The cause's id in the catalogue.")
+    title: str
+    how: str = Field(description="What to do.")
+    expected_gain: str = Field(
+        description='The most that it is expected to return: "up to +40% goodput".'
+    )
+
+
 class BaselineStatus(Model):
     """What one signal usually is at one load, learnt while nothing was known to be wrong."""
 
@@ -409,6 +420,11 @@ class PolicyStatus(Model):
     objectives: list[ObjectiveStatus] = Field(default_factory=list)
     bottleneck: BottleneckStatus | None = None
     why: str = Field("", description="The chain of causes in one paragraph.")
+    recommendations: list[Recommendation] = Field(
+        default_factory=list,
+        max_length=5,
+        description="What people can do about the confirmed causes, the largest gain first.",
+    )
     knobs: KnobsStatus | None = None
     last_action: LastAction | None = None
     next: str = Field("", description="What limits the workload since the last kept action.")

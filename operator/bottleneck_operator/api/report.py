@@ -11,7 +11,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from .meta import Model, Rule, Setting, TargetRef, Time
-from .policy import ObjectMeta
+from .policy import Disruption, ObjectMeta
 
 
 class Phase(StrEnum):
@@ -202,6 +202,31 @@ class Aim(StrEnum):
     """Somebody waits and nothing runs: kept as soon as it is there."""
 
 
+class Cost(Model):
+    """What an action costs."""
+
+    disruption: Disruption = Field(description="What it does to the pods that run.")
+    replicas: int = Field(
+        0, ge=0, description="Replicas that run more than before, for as long as it is kept."
+    )
+    risk: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of earlier actions of this type against this cause that did not help;"
+        " absent where none was tried.",
+    )
+
+
+class Alternative(Model):
+    """What was considered besides, and why it was not done."""
+
+    cause: str
+    type: str
+    summary: str = Field("", description="The change; absent where there was none to make.")
+    reason: str = Field(max_length=1024)
+
+
 class Action(Model):
     """What is to be done; exactly one of the changes is given."""
 
@@ -222,6 +247,7 @@ class Action(Model):
     replicas: ReplicasChange | None = None
     resources: ResourcesChange | None = None
     prediction: Prediction | None = None
+    cost: Cost | None = None
 
 
 class Metric(Model):
@@ -263,6 +289,11 @@ class ReportSpec(Model):
     )
     bin_seconds: float = Field(1.0, gt=0, description="Width of a bin, in seconds.")
     action: Action | None = Field(None, description="Absent when only people can act.")
+    alternatives: list[Alternative] = Field(
+        default_factory=list,
+        max_length=16,
+        description="What was considered besides the action, and why it was not done.",
+    )
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..api.conditions import Reason
 from ..api.meta import Setting
-from ..api.report import Action, BottleneckReport, Symptom
+from ..api.report import Action, Alternative, BottleneckReport, Symptom
 from ..observe.containers import ResizeState
 from ..observe.trail import Trail
 
@@ -45,6 +45,7 @@ class Plan:
 
     action: Action
     symptom: Symptom | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,9 +12,10 @@ from ..api.policy import Disruption, PolicySpec
 from ..api.report import Action, Aim, BottleneckReport, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
-from ..observe.observation import Observation, WorkloadType
+from ..observe.observation import Observation
+from .choice import alternatives, choose, priced
 from .decision import Decision, Facts, Plan, Refusal
-from .remedies import DEVICES, MEANS, REMEDIES, SAVINGS
+from .remedies import MEANS, REMEDIES, SAVINGS
 from .remedies.batch_size import further
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
@@ -52,7 +52,7 @@ def decide(
         # It stands still: the cause is known, but without telemetry only people may act on it.
         return _for_people(_ENTRIES[diagnosis.causes[0].id], None)
     held = _too_soon(spec, facts, now)
-    refusals: list[Refusal] = []
+    refused: list[tuple[str, str, Refusal]] = []
     plans: list[Action] = []
     for cause in _to_remove(diagnosis.causes):
         entry = _ENTRIES[cause.id]
@@ -61,16 +61,21 @@ def decide(
             if isinstance(answer, Action):
                 answer = _too_strong(answer, spec) or _quarantined(answer, facts) or answer
             if isinstance(answer, Action):
-                plans.append(answer)
+                plans.append(priced(answer, observation, facts))
             else:
-                refusals.append(_with_advice(answer, entry))
+                refused.append((cause.id, remedy, _with_advice(answer, entry)))
         if not entry.remedies:
-            refusals.append(_for_people(entry, cause))
+            refused.append((cause.id, "", _for_people(entry, cause)))
     if not plans and onward is not None:
-        return held or _quarantined(onward, facts) or Plan(onward)
+        return held or _quarantined(onward, facts) or Plan(priced(onward, observation, facts))
     if not plans:
-        return _telling(refusals)
-    return held or Plan(_cheapest(plans, diagnosis, observation, spec))
+        return _telling([refusal for _, _, refusal in refused])
+    if held is not None:
+        return held
+    assert diagnosis.symptom is not None
+    chosen = choose(plans, diagnosis, observation, spec)
+    others = alternatives(chosen, plans, refused, diagnosis.symptom.objective, spec)
+    return Plan(chosen, alternatives=tuple(others))
 
 
 def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision:
@@ -83,8 +88,12 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         plan = saving(observation, spec, facts, now)
         if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
             continue
-        return _too_soon(spec, facts, now) or plan
+        return _too_soon(spec, facts, now) or _with_cost(plan, observation, facts)
     return met
+
+
+def _with_cost(plan: Plan, observation: Observation, facts: Facts) -> Plan:
+    return replace(plan, action=priced(plan.action, observation, facts))
 
 
 def _regretted(action: Action, facts: Facts, now: float) -> bool:
@@ -142,45 +151,6 @@ def _telling(refusals: Sequence[Refusal]) -> Refusal:
     """The refusal that tells most: what stands in the way of something that the policy wants comes
     before what it does not want at all."""
     return next((each for each in refusals if each.reason not in _NOT_WANTED), refusals[0])
-
-
-def _cheapest(
-    plans: Sequence[Action], diagnosis: Diagnosis, observation: Observation, spec: PolicySpec
-) -> Action:
-    """The cheapest action that is predicted to meet the breached objective: settings before
-    resources, and devices last. Where none is, the one against the first cause that is predicted to
-    return most: the engine ranks causes by what removing them returns."""
-    assert diagnosis.symptom is not None
-    objective = diagnosis.symptom.objective
-
-    def price(action: Action) -> tuple[bool, int]:
-        return action.type in DEVICES, list(Disruption).index(MEANS[action.type])
-
-    if enough := [plan for plan in plans if _meets(plan, objective, spec)]:
-        return min(enough, key=price)
-    latency = observation.type is WorkloadType.INFERENCE
-    first = [plan for plan in plans if plan.cause == plans[0].cause]
-    return max(first, key=lambda plan: _gain(plan, lower_is_better=latency))
-
-
-def _meets(action: Action, objective: str, spec: PolicySpec) -> bool:
-    if action.prediction is None:
-        return False
-    after, objectives = action.prediction.after, spec.objectives
-    if objective == "Latency" and objectives.latency:
-        return after <= units.seconds(objectives.latency.target)
-    if objective == "Goodput" and objectives.goodput:
-        return after >= units.number(objectives.goodput.min)
-    return False
-
-
-def _gain(action: Action, lower_is_better: bool) -> float:
-    """How many times better the metric is predicted to be."""
-    if action.prediction is None:
-        return 1.0
-    before, after = action.prediction.before, action.prediction.after
-    better, worse = (before, after) if lower_is_better else (after, before)
-    return better / worse if worse > 0 else math.inf
 
 
 def _for_people(entry: CauseEntry, cause: Cause | None) -> Refusal:

@@ -51,9 +51,9 @@ DATA_CAUSES: tuple[CauseEntry, ...] = (
                 optional=True,
             ),
         ),
-        advice="Read from faster or nearer storage, cache the data on the node, or read fewer and"
-        " larger files (shards). More loader workers help as far as the storage answers in"
-        " parallel.",
+        advice="Read from faster or nearer storage (a bucket in the same zone), cache the data on"
+        " the node, or partition it into fewer and larger files (shards), some for each rank. More"
+        " loader workers help as far as the storage answers in parallel.",
     ),
     CauseEntry(
         id="loader-without-workers",

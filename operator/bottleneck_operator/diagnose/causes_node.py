@@ -236,8 +236,8 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         remedies=("BatchSize",),
-        advice="Use a smaller micro-batch with accumulation, activation checkpointing or mixed"
-        " precision. A server that fills the memory by design (a cache of keys and values) is fine"
-        " as long as it does not restart.",
+        advice="Use a smaller micro-batch with accumulation, activation checkpointing, mixed"
+        " precision, or LoRA adapters (no optimizer state for frozen weights). A server that fills"
+        " its memory by design (a cache of keys and values) is fine as long as it does not restart.",
     ),
 )

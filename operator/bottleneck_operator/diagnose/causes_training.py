@@ -221,7 +221,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
             ),
         ),
         advice="Exchange less (16-bit gradients, gradient accumulation, a larger batch for each"
-        " rank), let it overlap with the backward pass, use a faster link, or fewer and nearer"
-        " ranks.",
+        " rank), let it overlap with the backward pass, use a faster link, fewer and nearer"
+        " ranks (one zone, one rack: pod affinity), or send less (LoRA adapters).",
     ),
 )

@@ -19,6 +19,7 @@ from ..api.policy import (
     PolicyStatus,
 )
 from ..api.report import BottleneckReport, Phase
+from ..decide.advice import recommendations
 from ..decide.decision import Plan, Refusal
 from ..decide.effect import acknowledged
 from ..decide.lifecycle import desired_knobs
@@ -111,6 +112,9 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         if top
         else None,
         why=_sentences(diagnosis.whys) if diagnosis else "",
+        recommendations=recommendations(diagnosis, observation.type)
+        if diagnosis and observation
+        else [],
         knobs=_knobs(view),
         last_action=_last_action(view.reports),
         next=_next(view.reports),
@@ -231,6 +235,9 @@ def substance(status: PolicyStatus) -> PolicyStatus:
             "conditions": [
                 c.model_copy(update={"message": "", "last_transition_time": None})
                 for c in status.conditions
+            ],
+            "recommendations": [
+                r.model_copy(update={"expected_gain": ""}) for r in status.recommendations
             ],
             "objectives": [o.model_copy(update={"current": ""}) for o in status.objectives],
             "bottleneck": status.bottleneck.model_copy(update={"share": None})

@@ -33,6 +33,3 @@ MEANS: dict[str, Disruption] = {
     "Resources": Disruption.IN_PLACE,
 }
 """What an action of each type does to the pods that run."""
-
-DEVICES = frozenset({"Replicas"})
-"""Types of action that take more devices, so that all others are cheaper."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from ...api.conditions import Condition
 from ...api.policy import BottleneckPolicy, Mode
 from ...api.report import BottleneckReport, Phase, Verdict, VerdictResult
+from ...decide.choice import cost_text
 from ...diagnose.diagnosis import ObjectiveState
 from ...diagnose.objectives import figure
 from .parts import Section, percent
@@ -38,6 +39,8 @@ def report_sections(report: BottleneckReport) -> list[Section]:
     sections = []
     if report.spec.action is not None:
         sections.append(Section("What the operator did", tuple(_action(report))))
+    if report.spec.alternatives:
+        sections.append(Section("What was considered besides", tuple(_alternatives(report))))
     if report.spec.refusal:
         sections.append(Section("What it refused, and why", (report.spec.refusal,)))
     timeline = tuple(
@@ -106,6 +109,8 @@ def _action(report: BottleneckReport) -> Iterator[str]:
             f"Predicted {spec.metric.name}: {figure(expected.before, unit)} →"
             f" {figure(expected.after, unit)} ({expected.basis})."
         )
+    if action.cost is not None:
+        yield f"Cost: {cost_text(action)}."
     if status.verdict is not None:
         yield from _verdict(status.verdict, status.phase, unit)
     elif status.phase is Phase.RECOMMENDED:
@@ -118,6 +123,12 @@ def _action(report: BottleneckReport) -> Iterator[str]:
         yield f"There is no verdict: {_ENDS[status.phase]}" + (f" ({said})." if said else ".")
     if status.next:
         yield f"What limits it now: {status.next}"
+
+
+def _alternatives(report: BottleneckReport) -> Iterator[str]:
+    for other in report.spec.alternatives:
+        what = other.summary or other.type or "only people can act"
+        yield f"{what}, against {other.cause}: {other.reason}."
 
 
 def _verdict(verdict: Verdict, phase: Phase, unit: str) -> Iterator[str]:
