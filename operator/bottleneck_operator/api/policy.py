@@ -221,9 +221,22 @@ class PrecisionAction(Model):
 
 
 class ResourceBound(Model):
-    """The most of one resource."""
+    """Bounds of one resource."""
+
+    rules = (
+        Rule(
+            "!has(self.min) || quantity(self.min).compareTo(quantity(self.max)) <= 0",
+            "write a min that is not above max",
+            ".min",
+        ),
+    )
 
     max: Quantity = Field(description='The most that the container may get: "4" or "8Gi".')
+    min: Quantity | None = Field(
+        None,
+        description="The least that a request may be cut to where it was not used for an hour;"
+        ' "500m" or "1Gi". Without it nothing is ever taken away.',
+    )
 
 
 class ResourcesAction(Model):
@@ -242,8 +255,8 @@ class ResourcesAction(Model):
         description="Name of the container; may be left out where a pod has one besides the"
         " sidecar.",
     )
-    cpu: ResourceBound | None = Field(None, description="Change the CPU limit.")
-    memory: ResourceBound | None = Field(None, description="Change the memory limit.")
+    cpu: ResourceBound | None = Field(None, description="Change the CPU limit and request.")
+    memory: ResourceBound | None = Field(None, description="Change the memory limit and request.")
 
 
 class Actions(Model):

@@ -180,6 +180,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("pods.withoutRequests", ">=", 1, FLAG, flag=True),
             ),
         ),
+        remedies=("Resources",),
         advice="Request the CPU that it needs, so that the scheduler keeps it free, or move it or"
         " its neighbours to another node.",
     ),
@@ -237,7 +238,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
         ),
         remedies=("BatchSize",),
         advice="Use a smaller micro-batch with accumulation, activation checkpointing, mixed"
-        " precision, or LoRA adapters (no optimizer state for frozen weights). A server that fills"
-        " its memory by design (a cache of keys and values) is fine as long as it does not restart.",
+        " precision, or LoRA adapters (frozen weights need no optimizer state). A server that fills"
+        " its memory by design (a cache of keys and values) is fine while it does not restart.",
     ),
 )

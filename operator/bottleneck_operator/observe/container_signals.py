@@ -80,6 +80,7 @@ def _cpu(figures: Figures, lives: Sequence[Life]) -> None:
     bounds = [bound for life in lives if (bound := _available(life.last)) is not None]
     available = sum(bounds) if len(bounds) == len(lives) else None
     figures.put("cpu.usedCores", used, "cores", "mean")
+    figures.put("cpu.mostUsedCores", None if rates is None else max(rates), "cores", WORST)
     figures.put("cpu.availableCores", available, "cores", "last")
     figures.ratio("cpu.busyShare", used, available, statistic="mean")
     throttled, periods = _growth(lives, "throttled_periods"), _growth(lives, "periods")

@@ -12,7 +12,12 @@ from itertools import pairwise
 
 from .observation import Observation
 
-TRAILED = ("inference.arrivalRate", "inference.serviceSeconds")
+TRAILED = (
+    "inference.arrivalRate",
+    "inference.serviceSeconds",
+    "cpu.mostUsedCores",
+    "memory.usedShare",
+)
 """The signals that are kept."""
 
 SLOT_SECONDS = 5.0

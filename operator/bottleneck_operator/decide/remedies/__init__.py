@@ -12,6 +12,7 @@ from .common import Remedy, Saving
 from .data_loader import data_loader
 from .precision import precision
 from .replicas import replicas
+from .requests import spare
 from .resources import resources
 
 REMEDIES: dict[str, Remedy] = {
@@ -22,7 +23,7 @@ REMEDIES: dict[str, Remedy] = {
     "Resources": resources,
 }
 
-SAVINGS: tuple[Saving, ...] = ()
+SAVINGS: tuple[Saving, ...] = (spare,)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...api import units
 from ...api.conditions import Reason
-from ...api.policy import PolicySpec, ResourcesAction
+from ...api.policy import PolicySpec
 from ...api.report import Action, Cause, ContainerResources, Prediction, ResourcesChange
-from ...observe.containers import ResizeState, one_of, same
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal
+from . import requests
 from .common import WORTH, not_allowed
 
 HEADROOM = 1.25
@@ -40,15 +40,12 @@ def resources(
             f"VerticalPodAutoscaler {facts.vpa} owns the resources; set its updateMode to Off, or"
             " leave actions.resources out of the policy",
         )
-    name = _container(bounds, facts)
-    if isinstance(name, Refusal):
-        return name
-    states = facts.containers[name]
-    size = states[0].wanted
-    if any(not same(each.wanted, size) for each in states):
-        return Refusal(Reason.NO_DATA, f"the pods' containers {name} are of different sizes")
-    if waiting := _waiting(name, states):
-        return waiting
+    found = requests.container(bounds, facts)
+    if isinstance(found, Refusal):
+        return found
+    name, size = found
+    if cause.id == "node-oversubscribed":
+        return requests.more(cause, observation, name, size, bound, facts)
     limit = size.memory_limit if memory else size.cpu_limit
     if limit is None:
         kind = "memory" if memory else "CPU"
@@ -81,7 +78,10 @@ def resources(
         summary=_summary(name, memory, size, desired),
         cause=cause.id,
         resources=ResourcesChange(
-            container=name, desired=desired, replaces=size, earlier=_earlier(name, facts, size)
+            container=name,
+            desired=desired,
+            replaces=size,
+            earlier=requests.earlier(name, facts, size),
         ),
         prediction=Prediction(
             before=round(before, 4),
@@ -91,36 +91,6 @@ def resources(
             else "work done = CPU given, up to what it takes without throttling",
         ),
     )
-
-
-def _container(bounds: ResourcesAction, facts: Facts) -> str | Refusal:
-    names = sorted(facts.containers)
-    if not names:
-        return Refusal(Reason.NO_DATA, "no running pod is known")
-    if bounds.container:
-        if bounds.container not in names:
-            return Refusal(
-                Reason.NO_REMEDY,
-                f"the pods have no container {bounds.container}; write one of {', '.join(names)} as"
-                " actions.resources.container",
-            )
-        return bounds.container
-    if len(names) > 1:
-        return Refusal(
-            Reason.NO_REMEDY,
-            f"the pods have several containers; write one of {', '.join(names)} as"
-            " actions.resources.container",
-        )
-    return names[0]
-
-
-def _waiting(name: str, states: tuple[ResizeState, ...]) -> Refusal | None:
-    """A resize that is not done yet, whoever asked for it: nothing is put on top of it."""
-    for each in states:
-        if not same(each.wanted, each.actual):
-            why = f": {each.message}" if each.message else ""
-            return Refusal(Reason.COOLDOWN, f"{name} of {each.pod} is still being resized{why}")
-    return None
 
 
 def _sized(size: ContainerResources, memory: bool, given: float) -> ContainerResources:
@@ -140,15 +110,3 @@ def _summary(name: str, memory: bool, size: ContainerResources, desired: Contain
     if memory:
         return f"{name}: memory limit {size.memory_limit} → {desired.memory_limit}"
     return f"{name}: cpu limit {size.cpu_limit} → {desired.cpu_limit}"
-
-
-def _earlier(name: str, facts: Facts, size: ContainerResources) -> list[ContainerResources]:
-    """Sizes that pods of this workload begin with, from earlier changes that were kept."""
-    found: list[ContainerResources] = []
-    for report in facts.reports:
-        change = report.spec.action.resources if report.spec.action else None
-        if change is not None and change.container == name:
-            for each in (*change.earlier, change.replaces):
-                if not one_of(each, (size, *found)):
-                    found.append(each)
-    return found[-16:]
