@@ -216,6 +216,83 @@ def test_only_a_pod_that_asks_gets_the_sidecar(started: Callable[..., Object]) -
     assert sidecars(started("silent", inject=False)) == []
 
 
+SIZED = {
+    "apiVersion": "bottleneck.dev/v1alpha1",
+    "kind": "BottleneckPolicy",
+    "metadata": {"name": "sized"},
+    "spec": {
+        "mode": "Observe",
+        "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "sized"},
+        "objectives": {"goodput": {"min": "1"}},
+    },
+}
+KEPT = {
+    "apiVersion": "bottleneck.dev/v1alpha1",
+    "kind": "BottleneckReport",
+    "metadata": {"name": "sized-1", "labels": {"bottleneck.dev/policy": "sized"}},
+    "spec": {
+        "policy": "sized",
+        "target": SIZED["spec"]["targetRef"],  # type: ignore[index]
+        "breachedAt": "2026-01-01T00:00:00Z",
+        "decidedAt": "2026-01-01T00:00:00Z",
+        "symptom": {
+            "objective": "Goodput",
+            "text": "slow",
+            "evidence": {"signal": "s", "window": "15s", "statistic": "mean", "value": 1},
+        },
+        "metric": {"name": "goodput", "unit": "samples/s"},
+        "action": {
+            "type": "Resources",
+            "summary": "main: cpu limit 50m → 70m",
+            "cause": "cpu-throttled",
+            "resources": {
+                "container": "main",
+                "desired": {"cpuRequest": "10m", "cpuLimit": "70m"},
+                "replaces": {"cpuRequest": "10m", "cpuLimit": "50m"},
+            },
+        },
+    },
+}
+"""The record of a resize that helped, as the operator writes it."""
+
+
+@pytest.mark.usefixtures("release")
+def test_a_pod_that_comes_later_is_created_with_the_size_that_was_kept(
+    cluster: Cluster, namespace: str
+) -> None:
+    here = ("--namespace", namespace)
+    wait_for_agent(cluster, namespace)
+    cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps(SIZED))
+    cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps(KEPT))
+    kept = json.dumps({"status": {"phase": "Kept"}})
+    cluster.kubectl(
+        *(*here, "patch", "bnr", "sized-1", "--subresource=status", "--type=merge", "-p", kept)
+    )
+    shown = "jsonpath={.status.sizes[*].desired.cpuLimit}=70m"
+    cluster.kubectl(*here, "wait", f"--for={shown}", "bnp/sized", "--timeout=60s")
+
+    template = json.loads(pod("sized", inject=True))
+    labels = {"app": "sized", "bottleneck.dev/inject": "true"}
+    (main,) = template["spec"]["containers"]
+    main["resources"] = {"requests": {"cpu": "10m"}, "limits": {"cpu": "50m"}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "sized"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "sized"}},
+            "template": {"metadata": {"labels": labels}, "spec": template["spec"]},
+        },
+    }
+    cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps(deployment))
+    cluster.kubectl(*here, "wait", "--for=create", "pod", "--selector=app=sized", "--timeout=60s")
+    (found,) = get(cluster, *here, "pods", "--selector=app=sized")["items"]
+    assert found["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "70m"
+    # The template is as its author wrote it: nothing else restarts.
+    written = get(cluster, *here, "deployment", "sized")["spec"]["template"]["spec"]
+    assert written["containers"][0]["resources"]["limits"]["cpu"] == "50m"
+
+
 @pytest.mark.usefixtures("release")
 def test_without_its_webhook_a_pod_starts_all_the_same(
     cluster: Cluster, started: Callable[..., Object]

@@ -120,3 +120,12 @@ class TargetRef(Model):
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
+
+
+class ContainerResources(Model):
+    """CPU and memory of a container, as quantities; what is absent is not set."""
+
+    cpu_request: str | None = None
+    cpu_limit: str | None = None
+    memory_request: str | None = None
+    memory_limit: str | None = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .meta import Model, Rule, Setting, TargetRef, Time
+from .meta import ContainerResources, Model, Rule, Setting, TargetRef, Time
 from .telemetry import Telemetry
 from .units import DURATION_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN, QUANTITY_PATTERN
 
@@ -369,6 +369,18 @@ class KnobsStatus(Model):
     )
 
 
+class SizeStatus(Model):
+    """The size of a container that the operator stands for."""
+
+    container: str
+    desired: ContainerResources
+    replaces: list[ContainerResources] = Field(
+        default_factory=list,
+        max_length=17,
+        description="Sizes that later pods are created with; any other one is left alone.",
+    )
+
+
 class ObjectiveStatus(Model):
     """One objective and where the workload stands."""
 
@@ -439,6 +451,11 @@ class PolicyStatus(Model):
         description="What people can do about the confirmed causes, the largest gain first.",
     )
     knobs: KnobsStatus | None = None
+    sizes: list[SizeStatus] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Sizes that were found to help and that later pods get as they are created.",
+    )
     last_action: LastAction | None = None
     next: str = Field("", description="What limits the workload since the last kept action.")
     next_report: int = Field(1, ge=1, description="Number of the next report's name.")

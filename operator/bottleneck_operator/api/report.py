@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from .meta import ContainerResources as ContainerResources
 from .meta import Model, Rule, Setting, TargetRef, Time
 from .policy import Disruption, ObjectMeta
 
@@ -158,15 +159,6 @@ class ReplicasChange(Model):
 
     desired: int = Field(ge=0)
     replaces: int = Field(ge=0)
-
-
-class ContainerResources(Model):
-    """CPU and memory of a container, as quantities; what is absent is not set."""
-
-    cpu_request: str | None = None
-    cpu_limit: str | None = None
-    memory_request: str | None = None
-    memory_limit: str | None = None
 
 
 class ResourcesChange(Model):

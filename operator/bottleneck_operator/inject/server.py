@@ -15,11 +15,13 @@ from aiohttp import web
 
 from .options import add_sidecar_options, sidecar_settings
 from .pod import InjectSettings
-from .review import ReviewError, review
+from .policies import Policies, connected
+from .review import ReviewError, namespace_of, review
 
 logger = logging.getLogger(__name__)
 
 SETTINGS = web.AppKey("settings", InjectSettings)
+POLICIES = web.AppKey("policies", Policies)
 
 MAX_BODY = 8 * 1024 * 1024
 """A review carries an object of up to 1.5 MiB, with escapes, and maybe an old one."""
@@ -65,10 +67,12 @@ class Certificate:
         return tuple(file.read_bytes() for file in self._files)
 
 
-def application(settings: InjectSettings) -> web.Application:
-    """``POST /mutate`` for the API server, ``GET /healthz`` for the kubelet."""
+def application(settings: InjectSettings, policies: Policies | None = None) -> web.Application:
+    """``POST /mutate`` for the API server, ``GET /healthz`` for the kubelet. Without ``policies``
+    pods get the sidecar and nothing else."""
     app = web.Application(client_max_size=MAX_BODY)
     app[SETTINGS] = settings
+    app[POLICIES] = policies or Policies(None)
     app.router.add_post("/mutate", _mutate)
     app.router.add_get("/healthz", _healthz)
     return app
@@ -76,7 +80,9 @@ def application(settings: InjectSettings) -> web.Application:
 
 async def _mutate(request: web.Request) -> web.Response:
     try:
-        return web.json_response(review(json.loads(await request.read()), request.app[SETTINGS]))
+        body = json.loads(await request.read())
+        policies = await request.app[POLICIES].of(namespace_of(body))
+        return web.json_response(review(body, request.app[SETTINGS], policies))
     except (ReviewError, ValueError) as error:
         return web.Response(status=400, text=f"{error}\n")
 
@@ -129,8 +135,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     certificate = Certificate(arguments.tls_cert, arguments.tls_key)
-    app = application(sidecar_settings(arguments))
-    await serve(app, certificate, arguments.host, arguments.port, stop)
+    async with Policies(await connected()) as policies:
+        app = application(sidecar_settings(arguments), policies)
+        await serve(app, certificate, arguments.host, arguments.port, stop)
 
 
 def main(argv: list[str] | None = None) -> int:

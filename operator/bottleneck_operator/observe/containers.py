@@ -52,7 +52,7 @@ def sizes_of(pod: Document) -> tuple[ContainerSize, ...]:
     for container in items(part(pod, "spec").get("containers")):
         name = clean(container.get("name"), 63)
         wanted = part(container, "resources")
-        found.append(ContainerSize(name, _size(wanted), _size(given.get(name, {}))))
+        found.append(ContainerSize(name, size_of(wanted), size_of(given.get(name, {}))))
     return _shared(tuple(found))
 
 
@@ -62,7 +62,8 @@ def _shared(sizes: tuple[ContainerSize, ...]) -> tuple[ContainerSize, ...]:
     return sizes
 
 
-def _size(resources: Document) -> ContainerResources:
+def size_of(resources: Document) -> ContainerResources:
+    """The size that a container's ``resources`` say."""
     values = {
         f"{resource}_{word}": part(resources, kind).get(resource)
         for resource in ("cpu", "memory")

@@ -17,12 +17,13 @@ from ..api.policy import (
     LastAction,
     ObjectiveStatus,
     PolicyStatus,
+    SizeStatus,
 )
 from ..api.report import BottleneckReport, Phase
 from ..decide.advice import recommendations
 from ..decide.decision import Plan, Refusal
 from ..decide.effect import acknowledged
-from ..decide.lifecycle import desired_knobs
+from ..decide.lifecycle import desired_knobs, desired_sizes
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..observe.observation import Observation
@@ -116,6 +117,14 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         if diagnosis and observation
         else [],
         knobs=_knobs(view),
+        sizes=[
+            SizeStatus(
+                container=name,
+                desired=change.desired,
+                replaces=[change.replaces, *change.earlier],
+            )
+            for name, change in sorted(desired_sizes(view.reports).items())
+        ],
         last_action=_last_action(view.reports),
         next=_next(view.reports),
         next_report=max(
