@@ -48,9 +48,17 @@ def test_a_throttled_container_gets_more_cpu_without_a_restart(
 
     assert report["spec"]["causes"][0]["id"] == "cpu-throttled"
     assert report["spec"]["action"]["resources"]["replaces"]["cpuLimit"] == "200m"
-    assert report["spec"]["action"]["resources"]["desired"]["cpuLimit"] == "800m"
+    given_first = report["spec"]["action"]["resources"]["desired"]["cpuLimit"]
+    assert units.quantity("200m") < units.quantity(given_first) <= units.quantity("800m")
     assert report["status"]["verdict"]["result"] == "Improved"
-    assert report["status"]["verdict"]["after"] > 1.5 * report["status"]["verdict"]["before"]
+    assert report["status"]["verdict"]["after"] > 1.1 * report["status"]["verdict"]["before"]
+    # How much of its time it is throttled depends on who else is on the node: it may take a second
+    # step to the policy's maximum.
+    until(
+        "it has the maximum",
+        lambda: size(world, "spec", "containers", "0", "resources", "limits", "cpu") == "800m",
+        120,
+    )
     given = size(world, "spec", "containers", "0", "resources")
     assert given["limits"]["cpu"] == "800m"
     assert given["requests"] == THROTTLED["requests"], "what it asks of the scheduler stays"
