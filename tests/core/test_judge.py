@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from bottleneck_operator.api.report import VerdictResult as V
-from bottleneck_operator.verify.judge import ALPHA, LOOKS, MATTERS, MIN_BEFORE, judge
+from bottleneck_operator.verify.judge import (
+    ALPHA,
+    LOOKS,
+    MATTERS,
+    MIN_BEFORE,
+    SAVING_LOOKS,
+    judge,
+    judge_saving,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,3 +193,35 @@ def test_a_real_change_is_found() -> None:
         for _ in range(40)
     ]
     assert found.count(V.IMPROVED) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unmet", "guardrail", "result"),
+    [
+        (noisy(0.1, 10), noisy(0.1, 30, 1), "", "", V.NO_EFFECT),
+        (noisy(0.1, 10), noisy(0.2, 30, 1), "", "", V.NO_EFFECT),
+        ([], noisy(0.1, 30), "", "", V.NO_EFFECT),
+        (noisy(0.1, 10), noisy(0.1, 29, 1), "", "", None),
+        (noisy(0.1, 10), noisy(0.3, 8, 1), "Latency", "", V.WORSE),
+        (noisy(0.1, 10), noisy(0.3, 7, 1), "Latency", "", None),
+        (noisy(0.1, 10), [], "", "1 out-of-memory kills", V.WORSE),
+    ],
+    ids=[
+        "as before",
+        "slower, within the objective",
+        "nothing from before",
+        "not long enough",
+        "an objective is missed",
+        "too early to blame it",
+        "a guardrail",
+    ],
+)
+def test_the_verdict_on_a_saving(
+    before: list[float], after: list[float], unmet: str, guardrail: str, result: V | None
+) -> None:
+    found = judge_saving(before, after, unmet, guardrail)
+    assert (found.result if found else None) is result
+
+
+def test_a_saving_is_not_kept_before_it_could_be_undone() -> None:
+    assert SAVING_LOOKS[0] < SAVING_LOOKS[1]

@@ -9,6 +9,7 @@ import pytest
 from bottleneck_operator.api.conditions import APPROVED_ANNOTATION, Reason
 from bottleneck_operator.api.report import (
     Action,
+    Aim,
     BottleneckReport,
     ContainerResources,
     Phase,
@@ -227,6 +228,21 @@ def test_the_verdict_keeps_or_undoes(
     found = step(action, Phase.VERIFYING, **done, verdict=verdict(result))
     assert (found.step, found.phase) == expected
     assert found.verdict == (None if result is V.NO_DATA else verdict(result))
+
+
+@pytest.mark.parametrize(
+    ("result", "phase"),
+    [(V.NO_EFFECT, Phase.KEPT), (V.IMPROVED, Phase.KEPT), (V.WORSE, Phase.REVERTING)],
+)
+def test_a_saving_is_kept_where_nothing_got_worse(result: VerdictResult, phase: Phase) -> None:
+    saving = R.model_copy(update={"aim": Aim.SAVE})
+    assert step(saving, Phase.VERIFYING, replicas=3, verdict=verdict(result)).phase is phase
+
+
+def test_who_was_woken_stays_as_soon_as_it_is_there() -> None:
+    waking = R.model_copy(update={"aim": Aim.WAKE})
+    assert step(waking, Phase.APPLIED, replicas=3, ready=2).step is WAIT
+    assert step(waking, Phase.APPLIED, replicas=3, ready=3).phase is Phase.KEPT
 
 
 def test_people_are_asked_to_look_at_what_is_kept_unclear() -> None:

@@ -191,6 +191,17 @@ class Prediction(Model):
     basis: str = Field(description="The model behind the prediction, in a sentence.")
 
 
+class Aim(StrEnum):
+    """What an action is for, and so by what it is judged."""
+
+    IMPROVE = "Improve"
+    """The metric gets better; what changes nothing is undone."""
+    SAVE = "Save"
+    """The objectives stay met with less; the metric may get worse within them."""
+    WAKE = "Wake"
+    """Somebody waits and nothing runs: kept as soon as it is there."""
+
+
 class Action(Model):
     """What is to be done; exactly one of the changes is given."""
 
@@ -203,7 +214,10 @@ class Action(Model):
 
     type: str = Field(description="DataLoader, BatchSize, Precision, Resources or Replicas.")
     summary: str
-    cause: str = Field(description="Id of the cause that it is meant to remove.")
+    cause: str = Field(
+        description="Id of the cause that it is meant to remove; surplus where it is to save."
+    )
+    aim: Aim = Aim.IMPROVE
     knobs: KnobsChange | None = None
     replicas: ReplicasChange | None = None
     resources: ResourcesChange | None = None

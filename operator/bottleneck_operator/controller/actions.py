@@ -13,9 +13,10 @@ from ..act import resources as act_resources
 from ..act.replicas import SupersededError, set_replicas
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
-from ..api.report import BottleneckReport, Phase, Verdict
+from ..api.report import Aim, BottleneckReport, Phase, Verdict
 from ..decide.effect import Progress
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
+from ..diagnose.objectives import unmet
 from ..kube import KubeError
 from ..observe.containers import ResizeState
 from ..observe.history import History
@@ -24,7 +25,7 @@ from ..observe.pods import Pod
 from ..observe.series import in_force_at
 from ..report import metrics, reports
 from ..report.reports import now_utc
-from ..verify.judge import judge
+from ..verify.judge import judge, judge_saving
 from ..verify.measure import after, before, guardrail
 from .gather import Gatherer
 from .services import Services
@@ -163,13 +164,11 @@ class Actions:
     ) -> Verdict | None:
         if observation.streaming < observation.expected or not observation.streaming:
             return None
-        spec = report.spec
-        return judge(
-            before(policy, report, histories),
-            after(policy, report, histories, now),
-            spec.metric.lower_is_better,
-            guardrail(policy, report, observation),
-        )
+        old, new = before(policy, report, histories), after(policy, report, histories, now)
+        broken = guardrail(policy, report, observation)
+        if report.spec.action is not None and report.spec.action.aim is Aim.SAVE:
+            return judge_saving(old, new, unmet(policy.spec.objectives, observation), broken)
+        return judge(old, new, report.spec.metric.lower_is_better, broken)
 
     async def _carry_out(
         self,

@@ -22,6 +22,7 @@ from ..observe.history import History
 from ..observe.inquiry import Inquiry
 from ..observe.observation import Observation
 from ..observe.pods import Pod
+from ..observe.trail import Trail
 from ..observe.windows import observe
 from ..report import metrics
 from ..report.prometheus import with_prometheus
@@ -70,6 +71,7 @@ class Gatherer:
     inquiry: Inquiry = field(default_factory=Inquiry)
     onset: Onset = field(default_factory=Onset)
     baselines: Baselines = field(default_factory=Baselines)
+    trail: Trail = field(default_factory=Trail)
     _hpa_known: bool = False
     _vpa_read: float = 0.0
     _target_read: float = 0.0
@@ -134,6 +136,7 @@ class Gatherer:
             since=last_change(known),
             wake=self.wake.set,
         )
+        self.trail.note(observation)
         compared = self.baselines.compare(observation)
         observation = replace(observation, signals={**observation.signals, **compared})
         facts, diagnosis = self._judge(policy, observation, now)

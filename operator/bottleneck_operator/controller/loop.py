@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from ..act import knobs as act_knobs
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
-from ..api.report import BottleneckReport, Phase, ReportSpec
+from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Refusal
 from ..decide.intent import awaiting, intent, standing
@@ -208,6 +208,8 @@ class PolicyLoop:
         if recommend and (recommended := standing(known, decision.action)):
             return awaiting(recommended)
         breached_at = self._gatherer.onset.breached_at or seen.observation.newest or now
+        if decision.symptom is not None:
+            breached_at = now
         planned = intent(
             policy,
             decision,
@@ -245,6 +247,7 @@ class PolicyLoop:
             settable=frozenset.intersection(*settable) if settable else frozenset(),
             containers=_containers(seen.running),
             reports=known,
+            trail=self._gatherer.trail,
         )
 
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:
@@ -255,7 +258,9 @@ class PolicyLoop:
         )
         assert planned.action is not None
         metrics.ACTIONS.labels(planned.action.type).inc()
-        metrics.DECISION_SECONDS.observe((planned.decided_at - planned.breached_at).total_seconds())
+        if planned.action.aim is Aim.IMPROVE:
+            waited = (planned.decided_at - planned.breached_at).total_seconds()
+            metrics.DECISION_SECONDS.observe(waited)
         if not planned.approval_required:
             message = f"{report.metadata.name}: {planned.action.summary}"
             await self.services.recorder.post(policy, Reason.ACTION_PLANNED, message)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from ..api.conditions import Reason
 from ..api.meta import Setting
-from ..api.report import Action, BottleneckReport
+from ..api.report import Action, BottleneckReport, Symptom
 from ..observe.containers import ResizeState
+from ..observe.trail import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,16 @@ class Facts:
     settable: frozenset[str] = frozenset()
     containers: Mapping[str, tuple[ResizeState, ...]] = field(default_factory=dict)
     reports: tuple[BottleneckReport, ...] = ()
+    trail: Trail = field(default_factory=Trail)
+    """What a few signals were over the last minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One action to take."""
+    """One action to take. ``symptom`` says what it is for where no objective is breached."""
 
     action: Action
+    symptom: Symptom | None = None
 
 
 @dataclass(frozen=True, slots=True)

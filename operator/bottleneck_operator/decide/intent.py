@@ -35,7 +35,8 @@ def intent(
 ) -> ReportSpec | Refusal:
     """The spec of the report to record; a refusal while there is too little to compare with, since
     what was never measured before could never be judged after."""
-    assert diagnosis.symptom is not None
+    symptom = plan.symptom or diagnosis.symptom
+    assert symptom is not None
     metric = metric_of(policy, observation.type)
     start = max(now - BEFORE_SECONDS, min(breached_at, now) - WINDOW_SECONDS)
     before = series(policy, metric, histories, start, now, BIN_SECONDS)
@@ -49,7 +50,7 @@ def intent(
         approval_required=policy.spec.mode is Mode.RECOMMEND,
         breached_at=datetime.fromtimestamp(breached_at, UTC),
         decided_at=datetime.fromtimestamp(now, UTC),
-        symptom=diagnosis.symptom,
+        symptom=symptom,
         causes=list(diagnosis.causes),
         ruled_out=list(diagnosis.ruled_out),
         whys=list(diagnosis.whys),

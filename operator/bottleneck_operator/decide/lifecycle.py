@@ -23,6 +23,7 @@ from ..api.conditions import APPROVED_ANNOTATION, Reason
 from ..api.meta import Setting
 from ..api.report import (
     Action,
+    Aim,
     BottleneckReport,
     Phase,
     ResourcesChange,
@@ -93,9 +94,9 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if effect.standing is Standing.MISSING:
         return Next(Step.UNDO if phase is Phase.REVERTING else Step.APPLY)
     if phase is Phase.APPLIED:
-        return _await_effect(report, effect, now)
+        return _await_effect(report, action, effect, now)
     if phase is Phase.VERIFYING:
-        return _await_verdict(progress)
+        return _await_verdict(progress, action.aim)
     return _await_undone(report, action, effect, now)
 
 
@@ -103,9 +104,11 @@ def _approved(report: BottleneckReport) -> bool:
     return report.metadata.annotations.get(APPROVED_ANNOTATION) == "true"
 
 
-def _await_effect(report: BottleneckReport, effect: Effect, now: datetime) -> Next:
+def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now: datetime) -> Next:
     if effect.standing is Standing.REFUSED:
         return _revert(Reason.ACTION_REFUSED, effect.message)
+    if effect.standing is Standing.IN_FORCE and action.aim is Aim.WAKE:
+        return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, effect.message, at=effect.at)
     if effect.standing is Standing.IN_FORCE:
         return Next(
             Step.MOVE, Phase.VERIFYING, Reason.ACTION_ACKNOWLEDGED, effect.message, at=effect.at
@@ -116,12 +119,13 @@ def _await_effect(report: BottleneckReport, effect: Effect, now: datetime) -> Ne
     return Next(Step.WAIT)
 
 
-def _await_verdict(progress: Progress) -> Next:
+def _await_verdict(progress: Progress, aim: Aim) -> Next:
     verdict = progress.verdict
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
         # Never kept and never undone on missing data.
         return Next(Step.WAIT)
-    if verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
+    saved = aim is Aim.SAVE and verdict.result is VerdictResult.NO_EFFECT
+    if saved or verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
         held = verdict.result is VerdictResult.INCONCLUSIVE
         message = f"{verdict.result}: {verdict.reason}" + ("; kept, please look" if held else "")
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message, verdict)

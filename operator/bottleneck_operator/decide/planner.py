@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from ..api import units
 from ..api.conditions import Reason
 from ..api.policy import Disruption, PolicySpec
-from ..api.report import Action, BottleneckReport, Cause, Phase, VerdictResult
+from ..api.report import Action, Aim, BottleneckReport, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
-from .remedies import DEVICES, MEANS, REMEDIES
+from .remedies import DEVICES, MEANS, REMEDIES, SAVINGS
 from .remedies.batch_size import further
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
+
+REGRET_SECONDS = 1800.0
+"""How long nothing of a kind is taken away after it had to be given back: load comes again."""
 
 _NOT_WANTED = frozenset({Reason.ACTION_NOT_ALLOWED, Reason.KNOB_NOT_SETTABLE})
 
@@ -37,7 +40,7 @@ def decide(
     if not diagnosis.known:
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
-        return Refusal(Reason.OBJECTIVES_MET, "every objective is met")
+        return _saving(observation, spec, facts, now)
     onward = _onward(observation, spec, facts)
     if not diagnosis.causes and onward is None:
         return Refusal(
@@ -68,6 +71,33 @@ def decide(
     if not plans:
         return _telling(refusals)
     return held or Plan(_cheapest(plans, diagnosis, observation, spec))
+
+
+def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision:
+    """What could be done with less while every objective is met; devices first, since they cost
+    most. Nothing is taken from a workload of which a replica is silent."""
+    met = Refusal(Reason.OBJECTIVES_MET, "every objective is met")
+    if not observation.streaming or observation.streaming < observation.expected:
+        return met
+    for saving in SAVINGS:
+        plan = saving(observation, spec, facts, now)
+        if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
+            continue
+        return _too_soon(spec, facts, now) or plan
+    return met
+
+
+def _regretted(action: Action, facts: Facts, now: float) -> bool:
+    """Whether the same was taken away lately and had to be given back."""
+    return any(
+        report.spec.action is not None
+        and report.spec.action.aim is Aim.SAVE
+        and report.spec.action.type == action.type
+        and report.status.phase is Phase.REVERTED
+        and report.status.closed_at is not None
+        and now - report.status.closed_at.timestamp() < REGRET_SECONDS
+        for report in facts.reports
+    )
 
 
 def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Action | None:
@@ -170,6 +200,11 @@ def _acted(report: BottleneckReport) -> datetime | None:
     return report.status.applied_at
 
 
+def _woke(report: BottleneckReport) -> bool:
+    """Whether it only brought replicas back for somebody who waited: that is no experiment."""
+    return report.spec.action is not None and report.spec.action.aim is Aim.WAKE
+
+
 def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
     moment = datetime.fromtimestamp(now, UTC)
     cooldown = units.seconds(spec.limits.cooldown)
@@ -179,7 +214,7 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
                 Reason.COOLDOWN, f"{report.metadata.name} is still open; one action at a time"
             )
         closed = report.status.closed_at
-        if closed is not None and _acted(report) is not None:
+        if closed is not None and _acted(report) is not None and not _woke(report):
             waited = (moment - closed).total_seconds()
             if waited < cooldown:
                 return Refusal(
@@ -189,7 +224,9 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
                     retry_after=cooldown - waited,
                 )
     ages = [
-        (moment - acted).total_seconds() for r in facts.reports if (acted := _acted(r)) is not None
+        (moment - acted).total_seconds()
+        for r in facts.reports
+        if (acted := _acted(r)) is not None and not _woke(r)
     ]
     recent = [age for age in ages if age < 3600]
     if len(recent) >= spec.limits.actions_per_hour:
@@ -211,6 +248,7 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
         )
         if (
             before is not None
+            and before.aim is Aim.IMPROVE
             and missed
             and before.cause == action.cause
             and before.type == action.type

@@ -53,6 +53,15 @@ def unknown(states: Sequence[ObjectiveState]) -> bool:
     return any(s.met is None and not (judged and s.name == "StepTime") for s in states)
 
 
+def unmet(objectives: Objectives, observation: Observation) -> str:
+    """The first objective that is not met, in words for people; nothing where none is known to be
+    missed."""
+    for state in evaluate(objectives, observation):
+        if state.met is False:
+            return f"{state.name} ({state.current}, objective {state.target})"
+    return ""
+
+
 def _states(objectives: Objectives, observation: Observation) -> Iterator[ObjectiveState]:
     if (rate := objectives.error_rate) is not None:
         most = units.fraction(rate.max)

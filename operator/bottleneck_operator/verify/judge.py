@@ -89,6 +89,41 @@ def judge(
     return None
 
 
+SAVING_LOOKS = (8, 30)
+"""Numbers of bins after a saving at which it may be undone, and at which it is kept. A saving can
+wait: what it does to the tail of a latency shows later than what it does to its median."""
+
+
+def judge_saving(
+    before: Sequence[float], after: Sequence[float], unmet: str = "", guardrail: str = ""
+) -> Verdict | None:
+    """The verdict on an action that was to save: NoEffect where the objectives stayed met, Worse
+    where they did not, None while it is worth waiting. ``unmet`` names an objective that is not met
+    now. The metric itself may get worse: that is what the objectives are there for."""
+    first, last = SAVING_LOOKS
+    n = [len(before), len(after)]
+    if guardrail:
+        return Verdict(result=VerdictResult.WORSE, bins=n, reason=f"guardrail broken: {guardrail}")
+    if len(after) >= first and unmet:
+        return Verdict(result=VerdictResult.WORSE, bins=n, reason=f"{unmet} is no longer met")
+    if len(after) < last:
+        return None
+    old, new = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    base = float(np.median(old)) if len(old) else 0.0
+    if base <= 0:
+        return Verdict(result=VerdictResult.NO_EFFECT, bins=n, reason="every objective stayed met")
+    effect, (low, high) = float(np.median(new)) / base - 1, _interval(old, new)
+    return Verdict(
+        result=VerdictResult.NO_EFFECT,
+        before=base,
+        after=float(np.median(new)),
+        effect=round(effect, 4),
+        interval=[round(low, 4), round(high, 4)],
+        bins=n,
+        reason=f"every objective stayed met; median {effect:+.0%} before against after",
+    )
+
+
 def _p_value(old: np.ndarray, new: np.ndarray) -> float:
     if np.ptp(np.concatenate([old, new])) == 0:
         return 1.0

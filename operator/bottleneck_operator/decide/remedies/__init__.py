@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...api.policy import Disruption
 from .batch_size import batch_size
-from .common import Remedy
+from .common import Remedy, Saving
 from .data_loader import data_loader
 from .precision import precision
 from .replicas import replicas
@@ -21,6 +21,9 @@ REMEDIES: dict[str, Remedy] = {
     "Replicas": replicas,
     "Resources": resources,
 }
+
+SAVINGS: tuple[Saving, ...] = ()
+"""What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {
     "BatchSize": Disruption.HOT_ONLY,

@@ -9,9 +9,15 @@ from ...api.meta import Setting
 from ...api.policy import PolicySpec
 from ...api.report import Action, Cause, KnobsChange
 from ...observe.observation import Observation
-from ..decision import Facts, Refusal
+from ..decision import Facts, Plan, Refusal
 
 Remedy = Callable[[Cause, Observation, PolicySpec, Facts], Action | Refusal]
+
+Saving = Callable[[Observation, PolicySpec, Facts, float], Plan | None]
+"""What could be given back now (seconds since the Unix epoch), or None. The plan's action has the
+aim Save, the cause ``SURPLUS``, and its symptom says what is too much."""
+
+SURPLUS = "surplus"
 
 WORTH = 1.05
 """A change must be predicted to return at least 5% to be made."""
