@@ -138,7 +138,9 @@ def main() -> None:
     before = cpu_seconds(gate.pid)
     rate = asyncio.run(together(front, 32, 100))
     used = (cpu_seconds(gate.pid) - before) / 3200
-    print(f"32 clients at once: {rate:.0f} connections/s, {used * 1e6:.0f} µs of the gate's CPU each")
+    print(
+        f"32 clients at once: {rate:.0f} connections/s, {used * 1e6:.0f} µs of the gate's CPU each"
+    )
     print(f"32 clients directly: {asyncio.run(together(to, 32, 100)):.0f} connections/s")
     print(f"{resident(gate.pid):.1f} MiB afterwards")
     gate.terminate()
