@@ -10,7 +10,7 @@ from bottleneck_operator.api.conditions import Reason
 from bottleneck_operator.api.policy import PolicySpec
 from bottleneck_operator.api.report import Action, Aim, BottleneckReport, Phase, ReplicasChange
 from bottleneck_operator.decide.decision import Facts, Plan, Refusal
-from bottleneck_operator.decide.idle import SILENT_SECONDS, decide_idle, sleeping
+from bottleneck_operator.decide.idle import RETRY_SECONDS, SILENT_SECONDS, decide_idle, sleeping
 from bottleneck_operator.observe.gate import FRESH_SECONDS, GateView, view_of
 from bottleneck_operator.observe.trail import Trail
 from bottleneck_sidecar.wire import Gate
@@ -56,9 +56,10 @@ def slept(before: int = 2, **changes: Any) -> BottleneckReport:
     return report(action, Phase.KEPT, **fields)
 
 
-def waking(phase: Phase = Phase.APPLIED) -> BottleneckReport:
+def waking(phase: Phase = Phase.APPLIED, **changes: Any) -> BottleneckReport:
     action = replicas_action(2, 0).model_copy(update={"aim": Aim.WAKE})
-    return report(action, phase, "p-2", applied_at=moment(-2))
+    applied = {"applied_at": moment(-2)} if phase in (Phase.APPLIED, Phase.KEPT) else {}
+    return report(action, phase, "p-2", **applied, **changes)
 
 
 def awake(replicas: int = 2, **changes: Any) -> Facts:
@@ -229,6 +230,18 @@ def test_who_wakes(
         (QUIET, allowing(), (slept(),), None),
         (replace(SILENT, silent_seconds=SILENT_SECONDS - 1), allowing(), (slept(),), None),
         (HOLDING, allowing(), (slept(), waking()), None),
+        (
+            HOLDING,
+            allowing(),
+            (slept(), waking(Phase.REVERTED, closed_at=moment(-RETRY_SECONDS + 1))),
+            None,
+        ),
+        (
+            HOLDING,
+            allowing(),
+            (slept(), waking(Phase.REVERTED, closed_at=moment(-RETRY_SECONDS - 1))),
+            Plan,
+        ),
         (QUIET, allowing(), (), None),
         (GONE, allowing(), (), None),
         (HOLDING, allowing(1), (), Reason.SCALED_TO_ZERO),
@@ -240,6 +253,8 @@ def test_who_wakes(
         "nobody waits",
         "the gate was just restarted",
         "it is woken already",
+        "waking has just failed",
+        "waking failed, and is tried again",
         "somebody else's zero",
         "somebody else's zero without a gate",
         "somebody else's zero against the policy's minimum",

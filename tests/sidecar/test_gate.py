@@ -16,11 +16,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from bottleneck_sidecar import wire
 from bottleneck_sidecar.agent.figures import figures, moved
 from bottleneck_sidecar.agent.state import Identity, State
 from bottleneck_sidecar.gate.counts import Counts
-from bottleneck_sidecar.gate.main import main
+from bottleneck_sidecar.gate.main import main, parsed
 
 from .conftest import (  # type: ignore[import-not-found]
     DEADLINE_SECONDS,
@@ -355,3 +356,18 @@ def test_the_figures_go_over_the_wire() -> None:
     state.tell(counts.figures())
     assert not moved(figures(before, before), figures(before, quiet))
     assert moved(figures(before, quiet), figures(quiet, state.sample(3))), "somebody waits: news"
+
+
+def test_the_example_is_one_that_the_gate_and_the_operator_understand() -> None:
+    path = Path(__file__).parents[2] / "examples" / "inference" / "gate.yaml"
+    service, deployment = yaml.safe_load_all(path.read_text())
+    pod = deployment["spec"]["template"]
+    labels, (container,) = pod["metadata"]["labels"], pod["spec"]["containers"]
+    assert labels.items() >= service["spec"]["selector"].items()
+    assert labels["bottleneck.dev/gate-for"] == "characters"
+    assert labels["bottleneck.dev/injected"] == "true"
+    options = parsed(container["command"][1:])
+    assert options.to == ("$(CHARACTERS_SERVICE_HOST)", 8000)
+    assert options.listen[1] == container["ports"][0]["containerPort"]
+    assert options.longest_hold < pod["spec"]["terminationGracePeriodSeconds"]
+    assert {each["name"] for each in container["env"]} == {"POD_NAME", "POD_NAMESPACE", "POD_UID"}

@@ -36,6 +36,9 @@ SILENT_SECONDS = 30.0
 against the two minutes for which a gate holds, long against the restart of a gate or an operator
 (a stream is opened again within 5 s)."""
 
+RETRY_SECONDS = 10.0
+"""Pause after a waking that came to nothing, for instance since the API server refused it."""
+
 _SOURCE = "the gate's own figures"
 
 
@@ -47,7 +50,7 @@ def decide_idle(
     if facts.replicas is None:
         return None
     if facts.replicas == 0:
-        return _wake(gate, spec, facts)
+        return _wake(gate, spec, facts, now)
     bounds = spec.actions.replicas
     if bounds is None or bounds.min > 0 or spec.paused:
         return None
@@ -123,8 +126,8 @@ def _sleep(
 # -- to wake ---------------------------------------------------------------------------------------
 
 
-def _wake(gate: GateView, spec: PolicySpec, facts: Facts) -> Plan | Refusal | None:
-    if any(_waking(report) for report in facts.reports):
+def _wake(gate: GateView, spec: PolicySpec, facts: Facts, now: float) -> Plan | Refusal | None:
+    if any(_waking(report, now) for report in facts.reports):
         return None
     slept = sleeping(facts.reports)
     bounds = spec.actions.replicas
@@ -167,9 +170,12 @@ def _asleep_by_others(gate: GateView, spec: PolicySpec) -> Plan | Refusal | None
     )
 
 
-def _waking(report: BottleneckReport) -> bool:
-    action = report.spec.action
-    return report.status.phase.open and action is not None and action.aim is Aim.WAKE
+def _waking(report: BottleneckReport, now: float) -> bool:
+    """Whether it is being woken, or that has just failed."""
+    action, closed = report.spec.action, report.status.closed_at
+    if action is None or action.aim is not Aim.WAKE or report.status.phase is Phase.KEPT:
+        return False
+    return closed is None or now - closed.timestamp() < RETRY_SECONDS
 
 
 def _awake(replicas: int, text: str, evidence: Evidence) -> Plan:

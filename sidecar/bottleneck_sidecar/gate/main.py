@@ -32,7 +32,7 @@ environment:
 def main(arguments: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT, and then until every connection is over; a second signal ends
     it at once. Returns the exit status: 0, or 1 if it could not start."""
-    options = _options(arguments)
+    options = parsed(arguments)
     _raise_descriptor_limit()
     state = State(Identity.of_this_pod())
     try:
@@ -92,7 +92,8 @@ async def _every(seconds: float, call: Callable[[], None]) -> None:
         call()
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="bottleneck-gate",
         description="Holds connections while the workload behind it has no replica, and forwards "
