@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bottleneck_sidecar.gate import BusyError, Gate
 from bottleneck_sidecar.server_knobs import PRECISION
+from bottleneck_sidecar.shared_lock import BusyError, SharedLock
 
 TYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -88,7 +88,7 @@ class Weights:
     def __init__(self, model: nn.Module, example: Sequence[Any] | None = None) -> None:
         self._model = model
         self._example = example
-        self._gate = Gate()
+        self._users = SharedLock()
         self._changing = threading.Lock()
         self._kept: list[_Tensor] = []
         """What was loaded, while another type is in force."""
@@ -101,12 +101,12 @@ class Weights:
     def use(self) -> Iterator[Served]:
         """The model, whose weights stay as they are until the end of the ``with``. Waits while they
         are being changed. In any thread; around ``await`` only if nothing there takes long."""
-        gate = self._gate
-        inside = gate.enter()
+        users = self._users
+        inside = users.enter()
         try:
             yield self._served
         finally:
-            gate.leave(inside)
+            users.leave(inside)
 
     @property
     def precision(self) -> str | None:
@@ -176,14 +176,14 @@ class Weights:
                 self._kept = [] if dtype == served.loaded else kept
 
             try:
-                self._gate.alone(exchange, PATIENCE_SECONDS, HOLD_SECONDS, meanwhile)
+                self._users.alone(exchange, PATIENCE_SECONDS, HOLD_SECONDS, meanwhile)
             except BusyError as error:
                 raise NotChangedError(f"the model was never idle: {error}") from None
             return True
 
     def forked(self) -> None:
         """This is a new process: nobody is in a forward pass, and nothing is being changed."""
-        self._gate, self._changing = Gate(), threading.Lock()
+        self._users, self._changing = SharedLock(), threading.Lock()
 
     def _check_unwritten(self, kept: Sequence[_Tensor]) -> None:
         """Raises ``NotChangedError`` if others have written the weights since they were kept:

@@ -191,6 +191,29 @@ class InferenceServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """Counters of a gate, which holds connections while no backend is there. It looks at no byte of
+    theirs, so it counts connections; one that says nothing does not count.
+
+    ``held`` (waiting for a backend) and ``in_flight`` (connected to one) are gauges. ``refused``
+    were turned away: too many were held, or for too long. ``hold_seconds`` is the sum over those
+    that were held (``holds``), ``longest_hold_seconds`` the longest since the start, of those held
+    now as well. ``idle_seconds``: how long nothing has been held or in flight."""
+
+    epoch: str
+    arrivals: int
+    held: int
+    in_flight: int
+    holds: int
+    refused: int
+    hold_seconds: float
+    longest_hold_seconds: float
+    idle_seconds: float
+    started_at: float | None = None
+    """Start of the process, seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """SDK to agent: one datagram. Exactly one of ``training`` and ``inference`` is given."""
 
@@ -219,6 +242,7 @@ class Sample:
     training: list[TrainingRank]
     inference: list[InferenceServer]
     ages: dict[str, float]
+    gate: Gate | None = None
 
 
 def encode(message: Report | Sample) -> bytes:

@@ -188,9 +188,17 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(actions={"replicas": {"min": 4, "max": 2}}),
         "spec.actions.replicas.min: Invalid value: write a min that is not above max",
     ),
-    "scale to nothing": (
-        policy(actions={"replicas": {"min": 0, "max": 2}}),
-        "spec.actions.replicas.min in body should be greater than or equal to 1",
+    "less than nothing": (
+        policy(actions={"replicas": {"min": -1, "max": 2}}),
+        "spec.actions.replicas.min in body should be greater than or equal to 0",
+    ),
+    "idle for no time": (
+        policy(actions={"replicas": {"min": 0, "max": 2, "idle": "5s"}}),
+        'spec.actions.replicas.idle: Invalid value: write an idle of at least "10s"',
+    ),
+    "idle without a unit": (
+        policy(actions={"replicas": {"min": 0, "max": 2, "idle": "300"}}),
+        'spec.actions.replicas.idle: Invalid value: "300": write a duration with its unit',
     ),
     "no upper bound": (
         policy(actions={"replicas": {"min": 1}}),
@@ -336,7 +344,7 @@ def test_defaults_are_filled_in(create: Create) -> None:
         "mode": "Recommend",
         "objectives": {"latency": {"percentile": 95, "target": "250ms"}},
         "actions": {
-            "replicas": {"min": 1, "max": 8},
+            "replicas": {"min": 1, "max": 8, "idle": "5m"},
             "dataLoader": {"maxWorkers": 8, "maxPrefetch": 4},
         },
         "limits": {"cooldown": "60s", "actionsPerHour": 10, "disruption": "InPlace"},

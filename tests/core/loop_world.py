@@ -54,6 +54,9 @@ class FakeApi:
     async def get(self, path: str, **query: str) -> Object:
         last = path.rpartition("/")[2]
         self.asked.append((last, query))
+        if last == "scale":
+            wanted = self.target["spec"]["replicas"]
+            return {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": wanted}}
         if last == self.missing:
             raise KubeError(404, "not found")
         if last == self.target["metadata"]["name"]:
@@ -64,6 +67,10 @@ class FakeApi:
         return {"items": await found() if callable(found) else found}
 
     async def create(self, path: str, body: Object) -> Object:
+        if path.endswith("/bottleneckreports"):
+            body["metadata"] |= {"uid": f"uid-{body['metadata']['name']}", "resourceVersion": "1"}
+            self.reports[body["metadata"]["name"]] = body
+            return copy.deepcopy(body)
         assert path.endswith("/events")
         self.events.append(body)
         return body
@@ -75,6 +82,9 @@ class FakeApi:
         if "/pods/" in path:
             if self.refuses is not None:
                 raise self.refuses
+            return {}
+        if path.endswith("/scale"):
+            self.target["spec"]["replicas"] = body["spec"]["replicas"]
             return {}
         name = path.split("/")[-2]
         found = self.reports[name]

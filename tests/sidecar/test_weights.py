@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from bottleneck_sidecar import weights as subject
-from bottleneck_sidecar.gate import BusyError, Gate
+from bottleneck_sidecar.shared_lock import BusyError, SharedLock
 from bottleneck_sidecar.weights import NotChangedError, Weights
 from torch import nn
 
@@ -290,29 +290,29 @@ def test_a_model_that_is_never_idle_stays_as_it_is(monkeypatch: pytest.MonkeyPat
 
 
 def test_who_is_inside_is_let_in_again_while_others_are_held_up() -> None:
-    gate = Gate()
+    lock = SharedLock()
     done = threading.Event()
-    outer = gate.enter()
+    outer = lock.enter()
     work: list[str] = []
 
     def alone() -> None:
-        gate.alone(lambda: work.append("alone"), 0.0, DEADLINE_SECONDS)
+        lock.alone(lambda: work.append("alone"), 0.0, DEADLINE_SECONDS)
 
     def other() -> None:
-        gate.leave(gate.enter())
+        lock.leave(lock.enter())
         work.append("other")
         done.set()
 
     changing = threading.Thread(target=alone)
     changing.start()
-    eventually(lambda: gate._closed)
+    eventually(lambda: lock._closed)
     coming = threading.Thread(target=other)
     coming.start()
-    inner = gate.enter()
-    gate.leave(inner)
+    inner = lock.enter()
+    lock.leave(inner)
     assert work == []
     assert not done.is_set()
-    leaving = threading.Thread(target=gate.leave, args=(outer,))  # in whatever thread
+    leaving = threading.Thread(target=lock.leave, args=(outer,))  # in whatever thread
     leaving.start()
     for thread in (changing, coming, leaving):
         thread.join(DEADLINE_SECONDS)
@@ -321,31 +321,31 @@ def test_who_is_inside_is_let_in_again_while_others_are_held_up() -> None:
 
 
 def test_who_comes_back_at_once_does_not_take_the_moment_away() -> None:
-    gate = Gate()
+    lock = SharedLock()
     work: list[str] = []
     for _ in range(50):
-        inside = gate.enter()
+        inside = lock.enter()
         changing = threading.Thread(
-            target=lambda: gate.alone(lambda: work.append("alone"), DEADLINE_SECONDS, 0.0)
+            target=lambda: lock.alone(lambda: work.append("alone"), DEADLINE_SECONDS, 0.0)
         )
         changing.start()
-        eventually(lambda: gate._awaited)
-        gate.leave(inside)
-        again = gate.enter()
+        eventually(lambda: lock._awaited)
+        lock.leave(inside)
+        again = lock.enter()
         assert work.pop() == "alone"
-        gate.leave(again)
+        lock.leave(again)
         changing.join(DEADLINE_SECONDS)
 
 
-def test_the_gate_opens_again_after_an_error() -> None:
-    gate = Gate()
+def test_the_lock_opens_again_after_an_error() -> None:
+    lock = SharedLock()
     with pytest.raises(ZeroDivisionError):
-        gate.alone(lambda: 1 / 0, 0.0, 0.0)
-    inside = gate.enter()
+        lock.alone(lambda: 1 / 0, 0.0, 0.0)
+    inside = lock.enter()
     with pytest.raises(BusyError):
-        gate.alone(lambda: None, 0.0, 0.0)
-    gate.leave(inside)
-    assert gate.alone(lambda: "done", 0.0, 0.0) == "done"
+        lock.alone(lambda: None, 0.0, 0.0)
+    lock.leave(inside)
+    assert lock.alone(lambda: "done", 0.0, 0.0) == "done"
 
 
 def test_a_forked_process_begins_with_nobody_inside() -> None:

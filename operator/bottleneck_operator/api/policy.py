@@ -159,10 +159,26 @@ class ReplicasAction(Model):
             "write a min that is not above max (min is 1 when it is left out)",
             ".min",
         ),
+        Rule(
+            f"!self.idle.matches(r'{DURATION_PATTERN}') || duration(self.idle) >= duration('10s')",
+            'write an idle of at least "10s", the window over which requests are counted',
+            ".idle",
+        ),
     )
 
-    min: int = Field(1, ge=1, le=10000, description="Fewest replicas, at least 1.")
+    min: int = Field(
+        1,
+        ge=0,
+        le=10000,
+        description="Fewest replicas. 0 lets an idle workload sleep; that takes a gate, which keeps"
+        " the requests that come meanwhile.",
+    )
     max: int = Field(ge=1, le=10000, description="Most replicas.")
+    idle: Duration = Field(
+        "5m",
+        description="With min 0: how long no request may have come, been answered or waited before"
+        ' the workload is scaled to zero, at least "10s".',
+    )
 
 
 class DataLoaderAction(Model):

@@ -241,6 +241,13 @@ class Action(Model):
     prediction: Prediction | None = None
     cost: Cost | None = None
 
+    @property
+    def judged(self) -> bool:
+        """Whether what it did is measured. To wake is no experiment, and where nothing runs there
+        is nothing to measure."""
+        asleep = self.replicas is not None and self.replicas.desired == 0
+        return self.aim is not Aim.WAKE and not asleep
+
 
 class Metric(Model):
     """By what the action is judged."""

@@ -3,6 +3,7 @@ state machine says (``decide/lifecycle.py``); here it is carried out and written
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,11 @@ from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
 from ..api.report import Aim, BottleneckReport, Phase, Verdict
 from ..decide.effect import Progress
+from ..decide.idle import sleeping
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
 from ..diagnose.objectives import unmet
 from ..kube import KubeError
+from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
 from ..observe.history import History
 from ..observe.observation import Observation
@@ -97,17 +100,33 @@ class Actions:
             sizes = (change.replaces, *change.earlier)
             await act_resources.resize(kube, running, container, change.desired, sizes)
 
-    async def undo_unjudged(self, policy: BottleneckPolicy) -> None:
-        """Undoes what was applied and not yet judged: the policy is being deleted."""
+    async def withdraw(
+        self, policy: BottleneckPolicy, cause: str, message: str, now: float
+    ) -> None:
+        """Abandons a recommendation against ``cause`` that does not hold any more."""
         for report in self.services.reports.of(policy):
-            if report.status.phase in (Phase.APPLIED, Phase.VERIFYING):
+            action = report.spec.action
+            recommended = report.status.phase is Phase.RECOMMENDED
+            if recommended and action is not None and action.cause == cause:
+                step = Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_ABANDONED, message)
+                await self._move(policy, report, step, now)
+
+    async def undo_unjudged(self, policy: BottleneckPolicy) -> None:
+        """Undoes what was applied and not yet judged, and wakes what sleeps: the policy is being
+        deleted, and nobody else would."""
+        known = self.services.reports.of(policy)
+        slept = sleeping(known)
+        for report in known:
+            if report.status.phase in (Phase.APPLIED, Phase.VERIFYING) or report is slept:
                 step = Next(Step.MOVE, Phase.REVERTING, Reason.REVERTING, "the policy was deleted")
                 report = await self._move(policy, report, step, time.time())
             if report.status.phase is Phase.REVERTING:
                 self.gatherer.forget_target()
-                await self.gatherer.read_target(policy, time.time(), True)
-                running = self.gatherer.running(policy)
-                await self._bring_about(policy, report, running, undo=True)
+                # What is gone, or set by others since, needs nothing.
+                with contextlib.suppress(SupersededError, TargetError):
+                    await self.gatherer.read_target(policy, time.time(), True)
+                    running = self.gatherer.running(policy)
+                    await self._bring_about(policy, report, running, undo=True)
 
     def _progress(
         self,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..api.conditions import GATE_LABEL
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport
 from ..decide.lifecycle import evidence_window, last_change
@@ -18,6 +19,7 @@ from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import Baselines
 from ..observe.cluster import Target, owner_of_replicas, owner_of_resources, read_target
 from ..observe.facts import ClusterFacts, Moments, facts_of
+from ..observe.gate import GateView, view_of
 from ..observe.history import History
 from ..observe.inquiry import Inquiry
 from ..observe.observation import Observation
@@ -72,6 +74,7 @@ class Gatherer:
     onset: Onset = field(default_factory=Onset)
     baselines: Baselines = field(default_factory=Baselines)
     trail: Trail = field(default_factory=Trail)
+    _gate_heard: float | None = None
     _hpa_known: bool = False
     _vpa_read: float = 0.0
     _target_read: float = 0.0
@@ -112,6 +115,23 @@ class Gatherer:
     def histories(self, running: Sequence[Pod]) -> dict[str, History]:
         """Telemetry of these pods, which are followed from now on, and no others."""
         return self.services.streams.follow(self.key, list(running), self.wake.set)
+
+    def gate(self, policy: BottleneckPolicy, now: float) -> GateView:
+        """What the gate before the target says; it is followed from now on."""
+        before = {GATE_LABEL: policy.spec.target_ref.name}
+        found = self.services.pods.of(policy.metadata.namespace, {"matchLabels": before})
+        pods = [pod for pod in found if pod.running]
+        histories = self.services.streams.follow(f"{self.key} gate", pods, self.wake.set)
+        heard = now if self._gate_heard is None else self._gate_heard
+        view = view_of([pod.name for pod in pods], histories, now, heard)
+        self._gate_heard = now if view.complete else heard
+        return view
+
+    def leave(self) -> None:
+        """Nothing is followed any more."""
+        self.services.streams.unfollow(self.key)
+        self.services.streams.unfollow(f"{self.key} gate")
+        self.services.prometheus.unfollow(self.key)
 
     async def see(
         self, policy: BottleneckPolicy, known: Sequence[BottleneckReport], now: float
@@ -160,6 +180,7 @@ class Gatherer:
                     finished=self.target.finished,
                     # Pods that the watch knows have a sidecar, even while none of them runs.
                     active=self.target.active and not self.pods(policy),
+                    asleep=self.target.replicas == 0,
                 ),
                 observation,
                 self.services.prometheus.problem(self.key),

@@ -99,8 +99,7 @@ async def look_after(
             await loop.release(_policy(body))
     finally:
         metrics.POLICIES.dec()
-        services().streams.unfollow(loop.key)
-        services().prometheus.unfollow(loop.key)
+        loop.leave()
         services().claims.drop(loop.key)
 
 

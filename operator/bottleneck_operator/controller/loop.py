@@ -18,7 +18,8 @@ from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
-from ..decide.decision import Decision, Facts, Refusal
+from ..decide.decision import Decision, Facts, Plan, Refusal
+from ..decide.idle import IDLE, decide_idle
 from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide
@@ -49,6 +50,10 @@ BASELINES_SECONDS = 60.0
 NEXT_SECONDS = 600.0
 """How long after an action was kept the constraint that it exposed is looked for: what is seen
 later has other reasons."""
+
+_AT_REST = (Reason.OBJECTIVES_MET, Reason.NO_DATA)
+"""Answers of the planner beside which being idle is worth a thought: nothing is wrong, or nobody
+asks, and so nothing is measured."""
 
 
 @dataclass(slots=True)
@@ -89,11 +94,14 @@ class PolicyLoop:
         view = replace(await self._advance(policy, now), baselines=self._learnt(now))
         await self._write_status(policy, view, now)
 
+    def leave(self) -> None:
+        """Nothing is followed any more."""
+        self._gatherer.leave()
+
     async def release(self, policy: BottleneckPolicy) -> None:
         """The policy is being deleted: what was applied and not yet judged is undone."""
         self.services.claims.drop(self.key)
-        self.services.streams.unfollow(self.key)
-        self.services.prometheus.unfollow(self.key)
+        self.leave()
         await self._actions.undo_unjudged(policy)
 
     def _learnt(self, now: float) -> list[BaselineStatus]:
@@ -143,8 +151,7 @@ class PolicyLoop:
             "unsupported": Reason.TARGET_NOT_SUPPORTED,
             "forbidden": Reason.FORBIDDEN,
         }[error.kind]
-        self.services.streams.unfollow(self.key)
-        self.services.prometheus.unfollow(self.key)
+        self._gatherer.leave()
         if error.kind == "missing":
             nothing = Observation(now, WorkloadType.UNKNOWN, {})
             await self._actions.step_all(policy, nothing, {}, [], now)
@@ -188,11 +195,19 @@ class PolicyLoop:
 
     async def _decide(self, policy: BottleneckPolicy, seen: Seen, now: float) -> Decision | None:
         known = self.services.reports.of(policy)
+        facts = self._facts(policy, seen, known)
+        # First of all: somebody who waits at the gate waits for no other action.
+        rest = decide_idle(self._gatherer.gate(policy, now), policy.spec, facts, now)
+        if isinstance(rest, Plan) and rest.action.aim is Aim.WAKE:
+            return await self._carry_out(policy, rest, seen, now)
         if any(report.status.phase.open for report in known):
             return None
+        if not isinstance(rest, Plan):
+            await self._actions.withdraw(policy, IDLE, "it is no longer idle", now)
         diagnosis = seen.diagnosis
-        facts = self._facts(policy, seen, known)
         decision = decide(diagnosis, seen.observation, policy.spec, facts, now)
+        if rest is not None and isinstance(decision, Refusal) and decision.reason in _AT_REST:
+            decision = rest
         if isinstance(decision, Refusal):
             if diagnosis.breached:
                 await self._announce(policy, diagnosis, decision)
@@ -207,6 +222,13 @@ class PolicyLoop:
         recommend = policy.spec.mode is Mode.RECOMMEND
         if recommend and (recommended := standing(known, decision.action)):
             return awaiting(recommended)
+        return await self._carry_out(policy, decision, seen, now)
+
+    async def _carry_out(
+        self, policy: BottleneckPolicy, decision: Plan, seen: Seen, now: float
+    ) -> Decision:
+        """Records the intent, and begins with it where it needs nobody's approval."""
+        diagnosis = seen.diagnosis
         breached_at = self._gatherer.onset.breached_at or seen.observation.newest or now
         if decision.symptom is not None:
             breached_at = now
@@ -222,7 +244,7 @@ class PolicyLoop:
         if isinstance(planned, Refusal):
             return planned
         report = await self._record(policy, planned)
-        if recommend:
+        if planned.approval_required:
             await self._announce(policy, diagnosis, awaiting(report))
             return awaiting(report)
         await self._actions.step_all(policy, seen.observation, seen.histories, seen.running, now)
@@ -274,7 +296,7 @@ class PolicyLoop:
             return
         objective = diagnosis.symptom.objective if diagnosis.symptom else ""
         message = refusal.message
-        if objective != RUNNING:
+        if objective and objective != RUNNING:
             message = f"{objective} is breached. {message}"
         await self.services.recorder.post(policy, refusal.reason, message)
 

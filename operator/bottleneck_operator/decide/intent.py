@@ -9,10 +9,10 @@ from statistics import median
 
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy, Mode
-from ..api.report import Action, BottleneckReport, Phase, ReportSpec
+from ..api.report import Action, Aim, BottleneckReport, Phase, ReportSpec
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.history import History
-from ..observe.observation import Observation
+from ..observe.observation import Observation, WorkloadType
 from ..observe.windows import WINDOW_SECONDS
 from ..verify.measure import BIN_SECONDS, metric_of, series
 from .decision import Plan, Refusal
@@ -37,17 +37,20 @@ def intent(
     what was never measured before could never be judged after."""
     symptom = plan.symptom or diagnosis.symptom
     assert symptom is not None
-    metric = metric_of(policy, observation.type)
+    judged = plan.action.judged
+    # Of a workload that sleeps it is not seen what it is; a gate stands before servers.
+    metric = metric_of(policy, observation.type if judged else WorkloadType.INFERENCE)
     start = max(now - BEFORE_SECONDS, min(breached_at, now) - WINDOW_SECONDS)
     before = series(policy, metric, histories, start, now, BIN_SECONDS)
-    if len(before) < BEFORE_BINS or not median(before) > 0:
+    if judged and (len(before) < BEFORE_BINS or not median(before) > 0):
         message = f"{len(before)} of {BEFORE_BINS} figures to compare with so far"
         return Refusal(Reason.NO_DATA, message)
     return ReportSpec(
         policy=policy.metadata.name,
         policy_generation=policy.metadata.generation,
         target=policy.spec.target_ref,
-        approval_required=policy.spec.mode is Mode.RECOMMEND,
+        # Who let it sleep has agreed to its waking.
+        approval_required=policy.spec.mode is Mode.RECOMMEND and plan.action.aim is not Aim.WAKE,
         breached_at=datetime.fromtimestamp(breached_at, UTC),
         decided_at=datetime.fromtimestamp(now, UTC),
         symptom=symptom,

@@ -107,7 +107,7 @@ def _approved(report: BottleneckReport) -> bool:
 def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now: datetime) -> Next:
     if effect.standing is Standing.REFUSED:
         return _revert(Reason.ACTION_REFUSED, effect.message)
-    if effect.standing is Standing.IN_FORCE and action.aim is Aim.WAKE:
+    if effect.standing is Standing.IN_FORCE and not action.judged:
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, effect.message, at=effect.at)
     if effect.standing is Standing.IN_FORCE:
         return Next(
@@ -115,6 +115,10 @@ def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now:
         )
     begun = report.status.applied_at or report.spec.decided_at
     if effect.deadline is not None and (now - begun).total_seconds() > effect.deadline:
+        if action.aim is Aim.WAKE:
+            # Somebody waits all the same; why it does not start is the diagnosis's affair.
+            message = f"{effect.message}; left as it is, please look"
+            return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
         return _revert(Reason.ACTION_REFUSED, effect.message)
     return Next(Step.WAIT)
 

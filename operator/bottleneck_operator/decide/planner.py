@@ -51,7 +51,7 @@ def decide(
             return Refusal(Reason.NO_DATA, "a replica is silent, so nothing is done")
         # It stands still: the cause is known, but without telemetry only people may act on it.
         return _for_people(_ENTRIES[diagnosis.causes[0].id], None)
-    held = _too_soon(spec, facts, now)
+    held = too_soon(spec, facts, now)
     refused: list[tuple[str, str, Refusal]] = []
     plans: list[Action] = []
     for cause in _to_remove(diagnosis.causes):
@@ -88,7 +88,7 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         plan = saving(observation, spec, facts, now)
         if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
             continue
-        return _too_soon(spec, facts, now) or _with_cost(plan, observation, facts)
+        return too_soon(spec, facts, now) or _with_cost(plan, observation, facts)
     return met
 
 
@@ -175,7 +175,8 @@ def _woke(report: BottleneckReport) -> bool:
     return report.spec.action is not None and report.spec.action.aim is Aim.WAKE
 
 
-def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+def too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    """Whether an open action, the cooldown or the number of actions an hour holds the next one."""
     moment = datetime.fromtimestamp(now, UTC)
     cooldown = units.seconds(spec.limits.cooldown)
     for report in facts.reports:

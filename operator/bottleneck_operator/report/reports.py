@@ -172,14 +172,16 @@ def advanced(
 
 
 async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> None:
-    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs or sizes are
-    in force: the desired state follows from them."""
+    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs, replicas or
+    sizes are in force: the desired state follows from them."""
     closed = [report for report in store.of(policy) if not report.status.phase.open]
     newest: dict[str, str] = {}
     for report in closed:
         action = report.spec.action
         if action is not None and action.knobs is not None and report.status.applied_at:
             newest["knobs"] = report.metadata.name
+        if action is not None and action.replicas is not None and report.status.applied_at:
+            newest["replicas"] = report.metadata.name  # whose zero it is
         kept = report.status.phase is Phase.KEPT
         if kept and action is not None and action.resources is not None:
             newest[f"size of {action.resources.container}"] = report.metadata.name

@@ -158,6 +158,8 @@ def _telemetry(view: View, condition: _Condition) -> ConditionStatus:
 
 def _bottlenecked(view: View, condition: _Condition) -> ConditionStatus:
     kind, diagnosis = Condition.BOTTLENECKED, view.diagnosis
+    if view.telemetry is not None and view.telemetry.reason is Reason.SCALED_TO_ZERO:
+        return condition(kind, None, Reason.SCALED_TO_ZERO, "nothing runs that could be judged")
     if diagnosis is None or not diagnosis.known:
         return condition(kind, None, Reason.UNKNOWN, "there is no data to judge by")
     if diagnosis.symptom is None:

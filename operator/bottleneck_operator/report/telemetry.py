@@ -8,10 +8,16 @@ from .status import Problem
 
 
 def telemetry_problem(
-    observation: Observation, running: int, target: str, finished: bool, active: bool
+    observation: Observation,
+    running: int,
+    target: str,
+    finished: bool,
+    active: bool,
+    asleep: bool = False,
 ) -> Problem | None:
     """None while every replica that should be speaking does. ``running`` counts the pods that run
-    with a sidecar, ``active`` tells whether there are pods, all of them without one."""
+    with a sidecar, ``active`` tells whether there are pods, all of them without one; ``asleep``
+    whether there should be none."""
     if observation.expected and observation.streaming == observation.expected:
         return None
     if running:
@@ -25,6 +31,8 @@ def telemetry_problem(
         return Problem(Reason.NO_DATA, message)
     if finished:
         return Problem(Reason.NO_REPLICAS, f"{target} has finished")
+    if asleep:
+        return Problem(Reason.SCALED_TO_ZERO, f"{target} is scaled to zero: nothing runs")
     if active:
         return Problem(
             Reason.NOT_INJECTED,

@@ -28,6 +28,8 @@ def figures(before: Sample, after: Sample) -> Figures:
     seconds = after.time - before.time
     if after.container and after.container.memory_bytes is not None:
         found["memory"] = (after.container.memory_bytes, _CERTAIN)
+    if after.gate is not None and after.gate.held:
+        found["present held"] = (1.0, _CERTAIN)
     ranks = {rank.epoch: rank for rank in before.training}
     for rank in after.training:
         # Entering and leaving a checkpoint is news, since no step can tell of it.

@@ -19,10 +19,11 @@ from bottleneck_sidecar.agent.server import (
     MAX_INTERVAL,
     MIN_INTERVAL,
     Server,
+    listen,
 )
 from bottleneck_sidecar.agent.state import MAX_REPORT_BYTES, Identity, State
 from bottleneck_sidecar.agent.workload import Finder
-from bottleneck_sidecar.client import GPU_VARIABLE, SOCKET_VARIABLE, new_epoch
+from bottleneck_sidecar.client import GPU_VARIABLE, SOCKET_VARIABLE
 from bottleneck_sidecar.wire import PORT, WireError
 
 SOCKET = "/var/run/bottleneck/agent.sock"
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     reader = gpu.Reader() if options.gpu else None
     state = State(
-        _identity(),
+        Identity.of_this_pod(),
         find_container=Finder(root=options.cgroup_root).read,
         find_gpus=reader.read if reader is not None else list,
     )
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _complain(f"cannot open the socket {options.socket}: {error.strerror or error}")
     try:
-        server = _serve(options, state)
+        server = listen(options.host, options.port, state, options.interval)
     except (OSError, OverflowError) as error:
         _remove(options.socket)
         return _complain(f"cannot listen on port {options.port}: {error}")
@@ -157,15 +158,6 @@ def _megabytes(text: str) -> float:
     return value
 
 
-def _identity() -> Identity:
-    return Identity(
-        agent=new_epoch(),
-        pod=os.environ.get("POD_NAME") or socket.gethostname(),
-        namespace=os.environ.get("POD_NAMESPACE", ""),
-        uid=os.environ.get("POD_UID", ""),
-    )
-
-
 def _open_socket(path: str) -> socket.socket:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:
@@ -177,15 +169,6 @@ def _open_socket(path: str) -> socket.socket:
     inbox.bind(path)
     os.chmod(path, 0o666)  # noqa: S103 - the workload may run as any user
     return inbox
-
-
-def _serve(options: argparse.Namespace, state: State) -> Server:
-    if options.host:
-        return Server(options.host, options.port, state, options.interval)
-    try:
-        return Server("::", options.port, state, options.interval)
-    except OSError:  # a node without IPv6
-        return Server("0.0.0.0", options.port, state, options.interval)  # noqa: S104
 
 
 def _receive(

@@ -57,6 +57,17 @@ _INFERENCE = (
     ("inference_queued", "gauge", "Requests for which the model has not begun.", "queued"),
     ("inference_concurrency", "gauge", "Requests served at once.", "concurrency"),
 )
+_GATE = (
+    ("gate_arrivals_total", "counter", "Connections that said something.", "arrivals"),
+    ("gate_held", "gauge", "Connections waiting for a backend.", "held"),
+    ("gate_in_flight", "gauge", "Connections to a backend.", "in_flight"),
+    ("gate_holds_total", "counter", "Connections that had to wait.", "holds"),
+    ("gate_refused_total", "counter", "Turned away: too many, or for too long.", "refused"),
+    ("gate_hold_seconds_total", "counter", "Waiting for a backend.", "hold_seconds"),
+    ("gate_longest_hold_seconds", "gauge", "Longest wait so far.", "longest_hold_seconds"),
+    ("gate_idle_seconds", "gauge", "Nothing held or in flight for.", "idle_seconds"),
+    ("gate_start_timestamp_seconds", "gauge", "Start of the process.", "started_at"),
+)
 _CONTAINER = (
     ("container_cpu_seconds_total", "counter", "CPU time used.", "cpu_seconds"),
     ("container_cpu_limit_cores", "gauge", "CPU limit.", "cpu_limit_cores"),
@@ -197,6 +208,8 @@ def render(state: State, streams: int) -> bytes:
             if part.acknowledgement
         ],
     )
+    if sample.gate is not None:
+        text.table(_GATE, [({}, sample.gate)])
     if sample.container is not None:
         text.table(_CONTAINER, [({}, sample.container)])
     text.table(

@@ -74,6 +74,16 @@ class Server(socketserver.ThreadingTCPServer):
         """A connection that breaks is the reader's affair and no news."""
 
 
+def listen(host: str, port: int, state: State, interval: float) -> Server:
+    """A server on ``host``, or on every address where it is empty. Raises OSError."""
+    if host:
+        return Server(host, port, state, interval)
+    try:
+        return Server("::", port, state, interval)
+    except OSError:  # a node without IPv6
+        return Server("0.0.0.0", port, state, interval)  # noqa: S104
+
+
 class _Handler(socketserver.BaseRequestHandler):
     server: Server
     request: socket.socket

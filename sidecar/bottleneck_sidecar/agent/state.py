@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bottleneck_sidecar import wire
-from bottleneck_sidecar.wire import Acknowledgement, Container, Gpu, Report, Sample, WireError
+from bottleneck_sidecar.client import new_epoch
+from bottleneck_sidecar.wire import (
+    Acknowledgement,
+    Container,
+    Gate,
+    Gpu,
+    Report,
+    Sample,
+    WireError,
+)
 
 MAX_REPORT_BYTES = 16 * 1024
 """Longest datagram that is read; a real one has about 1 KiB."""
@@ -64,6 +75,16 @@ class Identity:
     namespace: str
     uid: str
 
+    @classmethod
+    def of_this_pod(cls) -> Identity:
+        """As the downward API tells it."""
+        return cls(
+            agent=new_epoch(),
+            pod=os.environ.get("POD_NAME") or socket.gethostname(),
+            namespace=os.environ.get("POD_NAMESPACE", ""),
+            uid=os.environ.get("POD_UID", ""),
+        )
+
 
 class State:
     """Thread-safe. ``find_container`` and ``find_gpus`` are asked, at most once a second, while no
@@ -87,6 +108,11 @@ class State:
         self._processes: dict[str, _Process] = {}
         self._found: tuple[Container | None, list[Gpu]] = (None, [])
         self._found_at = float("-inf")
+        self._gate: tuple[float, Gate] | None = None
+
+    def tell(self, gate: Gate) -> None:
+        """Takes the newest figures of the gate whose process this is."""
+        self._gate = self._monotonic(), gate
 
     def receive(self, data: bytes) -> bool:
         """Takes one datagram in; True if it brought a new acknowledgement.
@@ -139,6 +165,10 @@ class State:
         if (container is None or not gpus) and now - self._found_at >= CONTAINER_SECONDS:
             self._found_at = now
             self._found = self._find_container(), self._find_gpus()
+        ages = {each.epoch: round(max(0.0, now - each.heard_at), 6) for each in processes}
+        told = self._gate
+        if told is not None:
+            ages[told[1].epoch] = round(max(0.0, now - told[0]), 6)
         return Sample(
             version=wire.VERSION,
             time=time.time(),
@@ -151,7 +181,8 @@ class State:
             gpus=gpus or self._found[1],
             training=[each.report.training for each in processes if each.report.training],
             inference=[each.report.inference for each in processes if each.report.inference],
-            ages={each.epoch: round(max(0.0, now - each.heard_at), 6) for each in processes},
+            ages=ages,
+            gate=None if told is None else told[1],
         )
 
     def _forget(self, now: float) -> None:

@@ -17,10 +17,10 @@ class BusyError(RuntimeError):
     """There was no moment in which nobody used it."""
 
 
-class Gate:
+class SharedLock:
     """Lets any number of users in; whoever is to be ``alone`` waits until none is inside.
 
-    As long as he only waits, users come and go as they like; when the last one leaves, the gate is
+    As long as he only waits, users come and go as they like; when the last one leaves, the lock is
     closed for him at once, so that others who come back to back cannot take the moment away.
     """
 
@@ -34,7 +34,7 @@ class Gate:
         self._closed = False
 
     def enter(self) -> int:
-        """Comes in; waits while the gate is closed. The answer is to be handed to ``leave``."""
+        """Comes in; waits while the lock is closed. The answer is to be handed to ``leave``."""
         thread = threading.get_ident()
         with self._moved:
             # Who is inside already gets in again, whatever holds: else he would never leave. That
@@ -87,7 +87,7 @@ class Gate:
                     self._moved.notify_all()
 
     def _emptied(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
-        """Waits so long until nobody is inside; then the gate is closed."""
+        """Waits so long until nobody is inside; then the lock is closed."""
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
