@@ -102,6 +102,7 @@ async def look_after(
         services().streams.unfollow(loop.key)
         services().prometheus.unfollow(loop.key)
         services().claims.drop(loop.key)
+        services().pools.drop(loop.key)
 
 
 def _policy(body: kopf.Body) -> BottleneckPolicy:

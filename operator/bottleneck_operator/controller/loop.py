@@ -18,7 +18,7 @@ from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
-from ..decide.decision import Decision, Facts, Refusal
+from ..decide.decision import Decision, Facts, Plan, Refusal
 from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide
@@ -37,6 +37,7 @@ from ..verify.measure import percentile
 from .actions import Actions
 from .gather import Gatherer, Seen
 from .services import Services
+from .trader import Trader
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class PolicyLoop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _gatherer: Gatherer = field(init=False)
     _actions: Actions = field(init=False)
+    _trader: Trader = field(init=False)
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
     _baselines: list[BaselineStatus] = field(default_factory=list)
@@ -69,6 +71,7 @@ class PolicyLoop:
     def __post_init__(self) -> None:
         self._gatherer = Gatherer(self.services, self.key, self.wake)
         self._actions = Actions(self.services, self._gatherer)
+        self._trader = Trader(self.services, self.key, self._gatherer)
 
     async def turn(self, policy: BottleneckPolicy, now: float) -> None:
         """One turn at ``now`` (seconds since the Unix epoch). Raises ``KubeError``, OSError and
@@ -78,10 +81,7 @@ class PolicyLoop:
             policy = policy.model_copy(update={"status": self._status})
         if not self._loaded:
             # A new process knows nothing of what an earlier one began; it asks before it acts.
-            metadata = policy.metadata
-            await reports.load(
-                self.services.kube, metadata.namespace, metadata.name, self.services.reports
-            )
+            await reports.load(self.services.kube, policy, self.services.reports)
             self._gatherer.baselines = Baselines.restored(policy.status.baselines)
             self._baselines_taken = now
             self._baselines = self._gatherer.baselines.statuses()
@@ -92,6 +92,7 @@ class PolicyLoop:
     async def release(self, policy: BottleneckPolicy) -> None:
         """The policy is being deleted: what was applied and not yet judged is undone."""
         self.services.claims.drop(self.key)
+        self.services.pools.drop(self.key)
         self.services.streams.unfollow(self.key)
         self.services.prometheus.unfollow(self.key)
         await self._actions.undo_unjudged(policy)
@@ -124,13 +125,15 @@ class PolicyLoop:
         await self._name_next(policy, seen, now)
         await self._actions.step_all(policy, seen.observation, seen.histories, seen.running, now)
         decision = await self._decide(policy, seen, now)
+        short = await self._trader.refusal(policy, now)
         return View(
             replicas=self._gatherer.target.replicas if self._gatherer.target else None,
             telemetry=seen.telemetry,
             observation=seen.observation,
             diagnosis=seen.diagnosis,
             texts=seen.facts.texts,
-            decision=decision,
+            decision=decision if isinstance(decision, Plan) or short is None else short,
+            trades=self._trader.sentences(policy),
             reports=services.reports.of(policy),
             trouble=self._actions.trouble,
         )
@@ -188,11 +191,24 @@ class PolicyLoop:
 
     async def _decide(self, policy: BottleneckPolicy, seen: Seen, now: float) -> Decision | None:
         known = self.services.reports.of(policy)
+        facts = self._facts(policy, seen, known)
+        self._trader.offer(policy, seen, facts, now)
         if any(report.status.phase.open for report in known):
             return None
-        diagnosis = seen.diagnosis
-        facts = self._facts(policy, seen, known)
-        decision = decide(diagnosis, seen.observation, policy.spec, facts, now)
+        if policy.spec.capacity is None:
+            return await self._plan(policy, seen, facts, now)
+        with self.services.pools.deciding(policy) as alone:
+            if alone:
+                facts = replace(facts, gift=await self._trader.gift(policy, now))
+            return await self._plan(policy, seen, facts, now)
+
+    async def _plan(
+        self, policy: BottleneckPolicy, seen: Seen, facts: Facts, now: float
+    ) -> Decision | None:
+        known, diagnosis = facts.reports, seen.diagnosis
+        decision = self._trader.answer(policy, now) or decide(
+            diagnosis, seen.observation, policy.spec, facts, now
+        )
         if isinstance(decision, Refusal):
             if diagnosis.breached:
                 await self._announce(policy, diagnosis, decision)

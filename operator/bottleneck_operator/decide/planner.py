@@ -51,7 +51,7 @@ def decide(
             return Refusal(Reason.NO_DATA, "a replica is silent, so nothing is done")
         # It stands still: the cause is known, but without telemetry only people may act on it.
         return _for_people(_ENTRIES[diagnosis.causes[0].id], None)
-    held = _too_soon(spec, facts, now)
+    held = too_soon(spec, facts, now)
     refusals: list[Refusal] = []
     plans: list[Action] = []
     for cause in _to_remove(diagnosis.causes):
@@ -81,18 +81,22 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         return met
     for saving in SAVINGS:
         plan = saving(observation, spec, facts, now)
-        if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
+        if (
+            plan is None
+            or _too_strong(plan.action, spec)
+            or regretted(plan.action.type, facts, now)
+        ):
             continue
-        return _too_soon(spec, facts, now) or plan
+        return too_soon(spec, facts, now) or plan
     return met
 
 
-def _regretted(action: Action, facts: Facts, now: float) -> bool:
-    """Whether the same was taken away lately and had to be given back."""
+def regretted(type: str, facts: Facts, now: float) -> bool:
+    """Whether the same (a type of action) was taken away lately and had to be given back."""
     return any(
         report.spec.action is not None
         and report.spec.action.aim is Aim.SAVE
-        and report.spec.action.type == action.type
+        and report.spec.action.type == type
         and report.status.phase is Phase.REVERTED
         and report.status.closed_at is not None
         and now - report.status.closed_at.timestamp() < REGRET_SECONDS
@@ -205,7 +209,8 @@ def _woke(report: BottleneckReport) -> bool:
     return report.spec.action is not None and report.spec.action.aim is Aim.WAKE
 
 
-def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+def too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    """Whether an open action, the cooldown or the number of actions an hour forbids another one."""
     moment = datetime.fromtimestamp(now, UTC)
     cooldown = units.seconds(spec.limits.cooldown)
     for report in facts.reports:
