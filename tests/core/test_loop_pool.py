@@ -222,6 +222,16 @@ def test_who_does_not_give(make: Make, giver: dict[str, Any], why: str) -> None:
     assert why in world.condition("ranker", Condition.LIMITED)[2]
 
 
+def test_what_people_are_asked_is_said_before_what_is_short(make: Make) -> None:
+    world = make(ranker(), indexer(), ranker={"mode": "Recommend"})
+    world.run(20)
+    assert world.condition("ranker", Condition.LIMITED)[1] == Reason.AWAITING_APPROVAL
+    world.workloads["ranker"].replicas = 2
+    world.run(30)
+    assert world.condition("ranker", Condition.LIMITED)[1] == Reason.CAPACITY_EXHAUSTED
+    assert "indexer-1" not in world.reports
+
+
 def test_a_policy_outside_of_all_pools_is_as_it_was(make: Make) -> None:
     world = make(ranker(), indexer(), ranker={"capacity": None}, indexer={"capacity": None})
     world.run(60)

@@ -277,6 +277,8 @@ def test_who_gave_too_much_gives_nothing_for_a_while() -> None:
 
 
 def test_who_gave_well_may_give_again() -> None:
+    useless = Past("indexer", "third", NOW - 100, failed="third")
+    assert traded(lacking(), IDLE, past=(useless,)).gives == 1
     assert traded(lacking(), IDLE, past=(Past("indexer", "ranker", NOW - 100),)).gives == 1
 
 

@@ -337,34 +337,41 @@ def test_the_answer_names_the_giver() -> None:
 
 
 WORSE = {"result": "Worse"}
+DONE = {"applied_at": moment(-30), "closed_at": moment(-1)}
 
 
 @pytest.mark.parametrize(
-    ("report", "expected"),
+    ("reports", "expected"),
     [
-        (giver(P.PLANNED), [Past("indexer", "ranker", NOW - 5, True)]),
-        (giver(P.VERIFYING, applied_at=moment(-3)), [Past("indexer", "ranker", NOW - 3, True)]),
+        ([giver(P.PLANNED)], [Past("indexer", "ranker", NOW - 5, True)]),
         (
-            giver(P.KEPT, applied_at=moment(-30), closed_at=moment(-1)),
-            [Past("indexer", "ranker", NOW - 1)],
+            [giver(P.VERIFYING, applied_at=moment(-3)), taker(P.APPLIED)],
+            [Past("indexer", "ranker", NOW - 3, True)],
         ),
+        ([giver(P.KEPT, **DONE), taker(P.KEPT)], [Past("indexer", "ranker", NOW - 1)]),
+        ([giver(P.KEPT, **DONE)], [Past("indexer", "ranker", NOW - 1)]),
         (
-            giver(P.REVERTED, applied_at=moment(-30), closed_at=moment(-1), verdict=WORSE),
+            [giver(P.REVERTED, verdict=WORSE, **DONE), taker(P.REVERTED)],
             [Past("indexer", "ranker", NOW - 1, failed="indexer")],
         ),
         (
-            giver(P.REVERTED, applied_at=moment(-30), closed_at=moment(-1)),
+            [giver(P.REVERTED, **DONE), taker(P.REVERTED)],
             [Past("indexer", "ranker", NOW - 1, failed="ranker")],
         ),
-        (giver(P.ABANDONED, closed_at=moment(-1)), []),
-        (taker(P.KEPT, own=True), []),
-        (taker(P.KEPT), []),
+        (
+            [giver(P.KEPT, to="", **DONE), taker(P.REVERTED, own=True)],
+            [Past("indexer", "ranker", NOW - 1, failed="ranker")],
+        ),
+        ([giver(P.ABANDONED, closed_at=moment(-1)), taker(P.KEPT)], []),
+        ([taker(P.KEPT, own=True)], []),
+        ([taker(P.KEPT)], []),
     ],
 )
-def test_past_trades_are_read_from_the_givers_reports(
-    report: BottleneckReport, expected: list[Past]
+def test_past_trades_are_read_from_the_reports(
+    reports: list[BottleneckReport], expected: list[Past]
 ) -> None:
-    assert past_of([report]) == expected
+    assert past_of(reports, "gpus") == expected
+    assert past_of(reports, "others") == []
 
 
 def test_the_growth_that_is_under_way() -> None:

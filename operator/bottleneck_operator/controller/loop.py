@@ -18,7 +18,7 @@ from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
-from ..decide.decision import Decision, Facts, Plan, Refusal
+from ..decide.decision import Decision, Facts, Refusal
 from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide
@@ -132,7 +132,7 @@ class PolicyLoop:
             observation=seen.observation,
             diagnosis=seen.diagnosis,
             texts=seen.facts.texts,
-            decision=decision if isinstance(decision, Plan) or short is None else short,
+            decision=short if short is not None and _waits(decision) else decision,
             trades=self._trader.sentences(policy),
             reports=services.reports.of(policy),
             trouble=self._actions.trouble,
@@ -316,6 +316,14 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
+
+
+def _waits(decision: Decision | None) -> bool:
+    """Whether nothing is done, and people are not asked either."""
+    return decision is None or (
+        isinstance(decision, Refusal)
+        and decision.reason not in (Reason.AWAITING_APPROVAL, Reason.OBSERVE_ONLY, Reason.PAUSED)
+    )
 
 
 def _containers(running: Sequence[Pod]) -> dict[str, tuple[ResizeState, ...]]:

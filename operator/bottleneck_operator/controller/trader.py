@@ -45,13 +45,16 @@ class Trader:
         if policy.spec.capacity is None or self.gatherer.target is None:
             self.services.pools.drop(self.key)
             return
+        # It goes through everything that was said, so only when somebody asks for it.
+        asked = self.services.pools.short(policy, now)
+        since = since_checkpoint(seen.histories.values(), now) if asked else None
         member = member_of(
             policy,
             seen.observation,
             seen.diagnosis,
             facts,
             self.gatherer.pods(policy),
-            since_checkpoint(seen.histories.values(), now),
+            since,
             now,
         )
         if self._asked is not None and now - self._asked < BUDGET_SECONDS:
@@ -151,12 +154,7 @@ class Trader:
 
     def _past(self, policy: BottleneckPolicy) -> list[Past]:
         assert policy.spec.capacity is not None
-        pool = policy.spec.capacity.pool
-        return past_of(
-            report
-            for report in self._reports(policy)
-            if report.spec.trade is not None and report.spec.trade.pool == pool
-        )
+        return past_of(self._reports(policy), policy.spec.capacity.pool)
 
     def _trade(self, policy: BottleneckPolicy, exchange: Exchange) -> Trade:
         assert policy.spec.capacity is not None

@@ -205,7 +205,7 @@ def _may_not_give(giver: Member, past: Sequence[Past], now: float) -> str:
         ago = now - trade.at
         if trade.taker == giver.policy and not trade.failed and ago < HOLD_SECONDS:
             return f"it took from {trade.giver} {ago:.0f}s ago and keeps that for a while"
-        if trade.giver == giver.policy and trade.failed and ago < REGRET_SECONDS:
+        if trade.giver == trade.failed == giver.policy and ago < REGRET_SECONDS:
             return f"what it gave to {trade.taker} {ago:.0f}s ago had to be given back"
     if giver.training and giver.since_checkpoint is None:
         return "no checkpoint of it was seen"

@@ -13,6 +13,7 @@ from .decision import Facts
 from .marginal import forecast
 from .planner import regretted, too_soon
 from .pool import Member, Past, Shortage
+from .trading import Side, other_side
 
 
 def member_of(
@@ -130,20 +131,22 @@ def open_growth(reports: Iterable[BottleneckReport]) -> BottleneckReport | None:
     return None
 
 
-def past_of(reports: Iterable[BottleneckReport]) -> list[Past]:
-    """The trades of a pool as the reports of the givers tell them. One that was given up before it
-    had any effect is none."""
+def past_of(reports: Sequence[BottleneckReport], pool: str) -> list[Past]:
+    """The trades of a pool from all reports of its namespace. One that was given up before it had
+    any effect is none."""
     found = []
     for report in reports:
         trade, status = report.spec.trade, report.status
-        if trade is None or trade.role is not TradeRole.GIVES:
+        if trade is None or trade.role is not TradeRole.GIVES or trade.pool != pool:
             continue
         if not status.phase.open and status.applied_at is None:
             continue
+        other = other_side(report, reports)
         failed = ""
-        if status.phase in (Phase.REVERTING, Phase.REVERTED):
-            broke = status.verdict is not None and status.verdict.result is VerdictResult.WORSE
-            failed = report.spec.policy if broke else trade.policy
+        if status.verdict is not None and status.verdict.result is VerdictResult.WORSE:
+            failed = report.spec.policy
+        elif other is not None and other.side is Side.UNDONE and other.report:
+            failed = trade.policy
         at = status.closed_at or status.applied_at or report.spec.decided_at
         found.append(
             Past(report.spec.policy, trade.policy, at.timestamp(), status.phase.open, failed)
