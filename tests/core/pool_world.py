@@ -58,6 +58,8 @@ class PoolWorld:
         self.budgets: list[Object] | KubeError = []
         self.asked: list[str] = []
         self.scaled: list[tuple[str, int]] = []
+        self.writes: list[str] = []
+        """Reports that were created and workloads that were scaled, in order."""
         self.events: list[tuple[str, str]] = []
         self.silent: set[str] = set()
         self._told: dict[str, list[float]] = {}
@@ -113,9 +115,11 @@ class PoolWorld:
         self._schedule()
         self._speak()
 
+        names = sorted(self.loops)
+
         async def turn() -> None:
-            for name in sorted(self.loops):
-                await self.loops[name].turn(self._seen(name), NOW + self.second)
+            loops = [self.loops[name].turn(self._seen(name), NOW + self.second) for name in names]
+            await asyncio.gather(*loops)
 
         asyncio.run(turn())
 
@@ -204,6 +208,7 @@ class PoolWorld:
     async def get(self, path: str, **query: str) -> Object:
         parts = path.split("/")
         self.asked.append(parts[-1])
+        await asyncio.sleep(0)  # others have their turn meanwhile, as with a real one
         if parts[-1] == "scale":
             found = self.workloads[parts[-2]]
             return {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": found.replicas}}
@@ -231,8 +236,10 @@ class PoolWorld:
             self.events.append((body["reason"], body["message"]))
             return body
         found = copy.deepcopy(body)
+        await asyncio.sleep(0)
         found["metadata"] |= {"resourceVersion": "1", "uid": body["metadata"]["name"]}
         self.reports[found["metadata"]["name"]] = found
+        self.writes.append(found["metadata"]["name"])
         return copy.deepcopy(found)
 
     async def patch(self, path: str, body: Any, content_type: str = "") -> Object:
@@ -243,6 +250,7 @@ class PoolWorld:
         if parts[-1] == "scale":
             self.workloads[parts[-2]].replicas = body["spec"]["replicas"]
             self.scaled.append((parts[-2], body["spec"]["replicas"]))
+            self.writes.append(parts[-2])
             return {}
         found = self.reports[parts[-2]]
         found["status"] = body["status"]

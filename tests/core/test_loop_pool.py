@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from bottleneck_operator.api.conditions import Condition, Reason
+from bottleneck_operator.controller.pools import Pools
 from bottleneck_operator.kube import KubeError
 
+from .builders import policy
 from .pool_world import GPU, PoolWorld, Workload
 
 Make = Callable[..., PoolWorld]
@@ -56,6 +58,7 @@ def test_an_idle_policy_gives_to_one_that_is_breached(make: Make) -> None:
     assert gift["spec"]["action"]["cause"] == "pool-trade"
     assert gift["spec"]["action"]["prediction"]["after"] > 0.06
     assert world.scaled == [("ranker", 2), ("indexer", 2)]
+    assert world.writes == ["ranker-1", "ranker", "indexer-1", "indexer"]
 
     status, reason, message = world.condition("indexer", Condition.PROGRESSING)
     assert (status, reason) == ("True", Reason.GIVES_TO_POOL)
@@ -96,8 +99,8 @@ def test_replicas_that_wait_already_get_their_device(make: Make) -> None:
         loop.pods = {f"{loop.name}-{n}": 0 for n in range(loop.replicas)}
         loop.made = loop.replicas
     world.workloads["ranker"].pods["ranker-1"] = -1
-    assert world.run(120, lambda: "ranker-1" in world.reports)
-    assert world.scaled == []
+    assert world.run(120, lambda: world.scaled)
+    assert world.writes == ["indexer-1", "ranker-1", "indexer"]
     answer = world.reports["ranker-1"]["spec"]
     assert answer["trade"]["role"] == "Takes"
     assert answer["trade"]["report"] == "indexer-1"
@@ -107,6 +110,32 @@ def test_replicas_that_wait_already_get_their_device(make: Make) -> None:
     assert world.run(150, lambda: [world.phase(name) for name in both] == ["Kept", "Kept"])
     assert world.scaled == [("indexer", 2)]
     assert world.reports["ranker-1"]["status"]["verdict"]["result"] == "Improved"
+
+
+def test_of_some_that_could_give_one_does(make: Make) -> None:
+    others = [Workload(name, 3, lambda ready: 0.06, rate=24.0) for name in ("a", "b", "c")]
+    world = make(ranker(), *others, devices=10)
+    gifts = ("a-1", "b-1", "c-1")
+    assert world.run(60, lambda: any(name in world.reports for name in gifts))
+    world.run(20)
+    assert sum(name in world.reports for name in gifts) == 1
+    assert sum(world.workloads[name].replicas for name in ("a", "b", "c")) == 8
+
+
+def test_a_pool_is_decided_by_one_loop_at_a_time() -> None:
+    """What was decided a moment ago is not in the API yet, and figures move on meanwhile."""
+    pools, others = Pools(), policy(spec={"capacity": {"pool": "others"}})
+    one = policy(spec={"capacity": {"pool": "gpus"}})
+    elsewhere = policy(spec={"capacity": {"pool": "gpus"}}, namespace="another")
+    with pools.deciding(one) as alone:
+        assert alone
+        for each, free in ((one, False), (others, True), (elsewhere, True)):
+            with pools.deciding(each) as also:
+                assert also is free
+    with pytest.raises(OSError, match="gone"), pools.deciding(one):
+        raise OSError("gone")
+    with pools.deciding(one) as again:
+        assert again
 
 
 def test_a_giver_whose_objective_breaks_gets_it_back(make: Make) -> None:

@@ -73,7 +73,7 @@ def _shortage(alive: Sequence[Pod], devices: Mapping[str, float], now: float) ->
         ]
         if waiting:
             since = [t.unschedulable_since for t in waiting if t.unschedulable_since is not None]
-            words = f"the scheduler says: {waiting[0].unschedulable}"
+            words = f"The scheduler says: {waiting[0].unschedulable}"
             return Shortage(len(waiting), resource, min(since, default=now), words)
     return None
 
