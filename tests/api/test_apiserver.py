@@ -297,6 +297,21 @@ INVALID: dict[str, tuple[Object, str]] = {
         prometheus(interval="10ms"),
         "spec.telemetry.prometheus.interval: Invalid value: write an interval from",
     ),
+    "a pool with a name that no object has": (
+        policy(capacity={"pool": "GPU_A100"}),
+        "spec.capacity.pool: Invalid value: write the name of a pool: lower-case letters, digits"
+        " and '-', such as gpu-a100",
+    ),
+    "a place in no pool": (policy(capacity={"priority": 5}), "spec.capacity.pool: Required value"),
+    "a priority below all": (
+        policy(capacity={"pool": "gpus", "priority": -1}),
+        "spec.capacity.priority in body should be greater than or equal to 0",
+    ),
+    "a pool of what may not be scaled": (
+        policy(capacity={"pool": "gpus"}, actions={"dataLoader": {"maxWorkers": 4}}),
+        "spec.capacity: Invalid value: policies of a pool give and take replicas: add actions:"
+        " {replicas: {min: 1, max: 4}}, or remove capacity",
+    ),
     "a name too long for a label": (
         policy() | {"metadata": {"name": "a" * 64}},
         "write a metadata.name of at most 63 characters",
@@ -313,6 +328,16 @@ def test_an_invalid_policy_is_refused_with_words_that_help(refused: Refused, cas
 def test_the_policies_of_the_documentation_are_accepted(cluster: Cluster, namespace: str) -> None:
     text = (ROOT / "docs" / "policy.md").read_text()
     blocks = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        cluster.kubectl("-n", namespace, "create", "-f", "-", input=block)
+
+
+def test_the_policies_of_the_page_about_pools_are_accepted(
+    cluster: Cluster, namespace: str
+) -> None:
+    text = (ROOT / "docs" / "pools.md").read_text()
+    blocks = re.findall(r"^```yaml\n(apiVersion.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
         cluster.kubectl("-n", namespace, "create", "-f", "-", input=block)

@@ -177,6 +177,24 @@ def test_it_tells_how_far_an_action_has_got(
     assert wanted in run("explain", "--report", "trainer-2", "-n", "ml").out
 
 
+def test_a_report_tells_of_the_trade_that_it_is_in(world: StandIn, run: Run) -> None:
+    traded = report("trainer-4")
+    traded["spec"]["trade"] = {
+        "pool": "gpus",
+        "role": "Gives",
+        "policy": "ranker",
+        "devices": 1,
+        "resource": "nvidia.com/gpu",
+        "ready": 2,
+        "reason": "gives 1 of 4 replicas (1 nvidia.com/gpu) to ranker",
+    }
+    world.reports(traded)
+    text = run("explain", "--report", "trainer-4", "-n", "ml").out
+    assert "Trade in pool gpus: gives 1 of 4 replicas (1 nvidia.com/gpu) to ranker." in " ".join(
+        text.split()
+    )
+
+
 def test_an_observed_report_tells_what_it_refused(world: StandIn, run: Run) -> None:
     observed = report("trainer-3", status={"phase": "Observed"})
     observed["spec"]["refusal"] = "the policy has no action against it"

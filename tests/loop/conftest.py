@@ -157,14 +157,28 @@ class World:
         metadata = {"name": name}
         self.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
 
-    def deployment(self, name: str, *behaviour: str, resources: Object | None = None) -> None:
+    def deployment(
+        self,
+        name: str,
+        *behaviour: str,
+        resources: Object | None = None,
+        replicas: int = 1,
+        shared: Path | None = None,
+    ) -> None:
         """A Deployment of stand-in servers, by default of those that always queue. ``resources``
-        takes the place of those of the container."""
+        takes the place of those of the container; ``shared`` is a folder of this machine that its
+        pods share as /shared."""
         pod = _pod(list(behaviour) or ["server", "queueing"], True)
         if resources is not None:
             pod["spec"]["containers"][0]["resources"] = resources
         pod["metadata"]["labels"]["app"] = name
-        spec = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": pod}
+        if shared is not None:
+            volume = {"name": "shared", "hostPath": {"path": str(shared), "type": "Directory"}}
+            pod["spec"].setdefault("volumes", []).append(volume)
+            mount = {"name": "shared", "mountPath": "/shared"}
+            pod["spec"]["containers"][0].setdefault("volumeMounts", []).append(mount)
+        selector = {"matchLabels": {"app": name}}
+        spec = {"replicas": replicas, "selector": selector, "template": pod}
         metadata = {"name": name}
         self.apply(
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}

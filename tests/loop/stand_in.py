@@ -7,13 +7,16 @@ image, which has the SDK and nothing else:
     python stand_in.py trainer starved|harmful
     python stand_in.py busy|tiny
     python stand_in.py server queueing|quick|slow
+    python stand_in.py replica crowded|roomy|brittle
     python stand_in.py hog
 """
 
 import hashlib
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from bottleneck_sidecar.client import Client, new_epoch
 from bottleneck_sidecar.knobs import KnobsFile
@@ -111,6 +114,51 @@ def server(behaviour: str) -> None:
             )
 
 
+REPLICAS = {"crowded": (0.4, 0.005), "roomy": (0.005, 0.005), "brittle": (0.4, 0.005)}
+"""Seconds that a request waits: at a replica that is alone, and at one of several."""
+
+
+def replica(behaviour: str) -> None:
+    """One of several servers that share ten requests a second. They know of each other by the
+    files that they touch in /shared."""
+    alone, together = REPLICAS[behaviour]
+    client, epoch = Client(), new_epoch()
+    mark = Path("/shared") / os.environ["HOSTNAME"]
+    buckets = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
+    requests, waited, owed, seen, service = 0, 0.0, 0.0, time.time(), 0.05
+    while True:
+        time.sleep(0.1)
+        mark.touch()
+        now = time.time()
+        others = [path.stat().st_mtime for path in mark.parent.iterdir()]
+        replicas = sum(now - each < 2.0 for each in others)
+        wait = alone if replicas < 2 else together
+        owed += (now - seen) * 10 / max(1, replicas)
+        seen, came = now, int(owed)
+        owed -= came
+        requests += came
+        waited += came * wait
+        took = wait + service
+        slot = next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if bound >= took)
+        buckets[slot] += came
+        client.send(
+            inference=InferenceServer(
+                epoch=epoch,
+                worker=0,
+                requests=requests,
+                errors=0,
+                arrivals=requests,
+                latency_buckets=list(buckets),
+                latency_seconds=waited + service * requests,
+                queue_seconds=waited,
+                service_seconds=service * requests,
+                in_flight=5 if wait > service else 0,
+                queued=4 if wait > service else 0,
+                concurrency=1,
+            )
+        )
+
+
 def busy() -> None:
     """A trainer that works on two CPUs as fast as they are given to it."""
     client, epoch, data = Client(), new_epoch(), b"x" * (1 << 20)
@@ -195,6 +243,8 @@ if __name__ == "__main__":
         hog()
     elif sys.argv[1] == "busy":
         busy()
+    elif sys.argv[1] == "replica":
+        replica(sys.argv[2])
     elif sys.argv[1] == "tiny":
         tiny()
     else:

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     AWAITING_RESIZE = "AwaitingResize"
     VERIFYING = "Verifying"
     REVERTING = "Reverting"
+    GIVES_TO_POOL = "GivesToPool"
+    TAKES_FROM_POOL = "TakesFromPool"
     RETRYING = "Retrying"
     """The API server did not take a step of an action; it is tried again every second."""
     # Limited, and refusals
@@ -83,6 +85,8 @@ class Reason(StrEnum):
     KNOB_NOT_SETTABLE = "KnobNotSettable"
     QUARANTINED = "Quarantined"
     REPLICAS_PENDING = "ReplicasPending"
+    CAPACITY_EXHAUSTED = "CapacityExhausted"
+    """No node has a device left, and nobody in the pool has one to give."""
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
     REPLICAS_OWNED_BY_GITOPS = "ReplicasOwnedByGitOps"
     RESOURCES_OWNED_BY_VPA = "ResourcesOwnedByVPA"

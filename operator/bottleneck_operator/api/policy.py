@@ -314,6 +314,31 @@ class Limits(Model):
     )
 
 
+class Capacity(Model):
+    """The devices that a workload shares with others."""
+
+    rules = (
+        Rule(
+            "self.pool.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "write the name of a pool: lower-case letters, digits and '-', such as gpu-a100",
+            ".pool",
+        ),
+    )
+
+    pool: str = Field(
+        min_length=1,
+        max_length=63,
+        description="Policies of this namespace with the same pool trade devices.",
+    )
+    priority: int = Field(
+        0,
+        ge=0,
+        le=1000000,
+        description="Who of the pool comes first: a higher number may take from a lower one as long"
+        " as that still meets its objectives.",
+    )
+
+
 class PolicySpec(Model):
     """Desired behaviour for one workload."""
 
@@ -330,6 +355,12 @@ class PolicySpec(Model):
             " or target a Deployment or a StatefulSet",
             ".actions",
         ),
+        Rule(
+            "!has(self.capacity) || (has(self.actions) && has(self.actions.replicas))",
+            "policies of a pool give and take replicas: add actions: {replicas: {min: 1, max: 4}},"
+            " or remove capacity",
+            ".capacity",
+        ),
     )
 
     target_ref: TargetRef = Field(description="The workload; it cannot be changed later.")
@@ -344,6 +375,9 @@ class PolicySpec(Model):
         description="What may be done, each with its bounds; what is absent is never done.",
     )
     limits: Limits = Field(default_factory=Limits, description="How often the operator may act.")
+    capacity: Capacity | None = Field(
+        None, description="A pool of devices, within which policies give to each other."
+    )
     telemetry: Telemetry | None = Field(
         None, description="Where figures come from besides, or instead of, the sidecar."
     )

@@ -257,6 +257,29 @@ class Metric(Model):
     lower_is_better: bool = False
 
 
+class TradeRole(StrEnum):
+    """Which side of a trade a report is."""
+
+    GIVES = "Gives"
+    TAKES = "Takes"
+
+
+class Trade(Model):
+    """Devices that one policy of a pool gives to another one. Each side has a report; what becomes
+    of the one follows from the other."""
+
+    pool: str
+    role: TradeRole
+    policy: str = Field(description="The policy on the other side.")
+    report: str = Field(
+        "", description="The other side's report; empty where that one is written in answer."
+    )
+    devices: float = Field(gt=0, description="How many devices change hands.")
+    resource: str = Field(description="The extended resource, for instance nvidia.com/gpu.")
+    ready: int = Field(ge=1, description="Ready replicas that the taking side has afterwards.")
+    reason: str = Field(description="The trade in a sentence, with its figures.")
+
+
 class ReportSpec(Model):
     """The intent."""
 
@@ -293,6 +316,7 @@ class ReportSpec(Model):
         max_length=16,
         description="What was considered besides the action, and why it was not done.",
     )
+    trade: Trade | None = Field(None, description="Where the action is one side of a trade.")
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 
 

@@ -18,6 +18,7 @@ from ..api.report import Aim, BottleneckReport, Phase, Verdict
 from ..decide.effect import Progress
 from ..decide.idle import sleeping
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
+from ..decide.trading import OtherSide, other_side
 from ..diagnose.objectives import unmet
 from ..kube import KubeError
 from ..observe.cluster import TargetError
@@ -156,7 +157,14 @@ class Actions:
                 r.status.phase.open for r in known if r.metadata.name != report.metadata.name
             ),
             verdict=verdict,
+            trade=self._other_side(policy, report),
         )
+
+    def _other_side(self, policy: BottleneckPolicy, report: BottleneckReport) -> OtherSide | None:
+        # A trade under way goes on also where the policy was taken out of its pool meanwhile.
+        if policy.spec.capacity is None and report.spec.trade is None:
+            return None
+        return other_side(report, self.services.reports.in_namespace(policy.metadata.namespace))
 
     def _containers(
         self, report: BottleneckReport, running: Sequence[Pod]

@@ -101,6 +101,7 @@ async def look_after(
         metrics.POLICIES.dec()
         loop.leave()
         services().claims.drop(loop.key)
+        services().pools.drop(loop.key)
 
 
 def _policy(body: kopf.Body) -> BottleneckPolicy:

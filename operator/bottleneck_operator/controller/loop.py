@@ -38,6 +38,7 @@ from ..verify.measure import percentile
 from .actions import Actions
 from .gather import Gatherer, Seen
 from .services import Services
+from .trader import Trader
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class PolicyLoop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _gatherer: Gatherer = field(init=False)
     _actions: Actions = field(init=False)
+    _trader: Trader = field(init=False)
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
     _baselines: list[BaselineStatus] = field(default_factory=list)
@@ -74,6 +76,7 @@ class PolicyLoop:
     def __post_init__(self) -> None:
         self._gatherer = Gatherer(self.services, self.key, self.wake)
         self._actions = Actions(self.services, self._gatherer)
+        self._trader = Trader(self.services, self.key, self._gatherer)
 
     async def turn(self, policy: BottleneckPolicy, now: float) -> None:
         """One turn at ``now`` (seconds since the Unix epoch). Raises ``KubeError``, OSError and
@@ -83,10 +86,7 @@ class PolicyLoop:
             policy = policy.model_copy(update={"status": self._status})
         if not self._loaded:
             # A new process knows nothing of what an earlier one began; it asks before it acts.
-            metadata = policy.metadata
-            await reports.load(
-                self.services.kube, metadata.namespace, metadata.name, self.services.reports
-            )
+            await reports.load(self.services.kube, policy, self.services.reports)
             self._gatherer.baselines = Baselines.restored(policy.status.baselines)
             self._baselines_taken = now
             self._baselines = self._gatherer.baselines.statuses()
@@ -101,6 +101,7 @@ class PolicyLoop:
     async def release(self, policy: BottleneckPolicy) -> None:
         """The policy is being deleted: what was applied and not yet judged is undone."""
         self.services.claims.drop(self.key)
+        self.services.pools.drop(self.key)
         self.leave()
         await self._actions.undo_unjudged(policy)
 
@@ -132,13 +133,15 @@ class PolicyLoop:
         await self._name_next(policy, seen, now)
         await self._actions.step_all(policy, seen.observation, seen.histories, seen.running, now)
         decision = await self._decide(policy, seen, now)
+        short = await self._trader.refusal(policy, now)
         return View(
             replicas=self._gatherer.target.replicas if self._gatherer.target else None,
             telemetry=seen.telemetry,
             observation=seen.observation,
             diagnosis=seen.diagnosis,
             texts=seen.facts.texts,
-            decision=decision,
+            decision=short if short is not None and _waits(decision) else decision,
+            trades=self._trader.sentences(policy),
             reports=services.reports.of(policy),
             trouble=self._actions.trouble,
         )
@@ -196,6 +199,7 @@ class PolicyLoop:
     async def _decide(self, policy: BottleneckPolicy, seen: Seen, now: float) -> Decision | None:
         known = self.services.reports.of(policy)
         facts = self._facts(policy, seen, known)
+        self._trader.offer(policy, seen, facts, now)
         # First of all: somebody who waits at the gate waits for no other action.
         rest = decide_idle(self._gatherer.gate(policy, now), policy.spec, facts, now)
         if isinstance(rest, Plan) and rest.action.aim is Aim.WAKE:
@@ -204,8 +208,25 @@ class PolicyLoop:
             return None
         if not isinstance(rest, Plan):
             await self._actions.withdraw(policy, IDLE, "it is no longer idle", now)
-        diagnosis = seen.diagnosis
-        decision = decide(diagnosis, seen.observation, policy.spec, facts, now)
+        if policy.spec.capacity is None:
+            return await self._plan(policy, seen, facts, rest, now)
+        with self.services.pools.deciding(policy) as alone:
+            if alone:
+                facts = replace(facts, gift=await self._trader.gift(policy, now))
+            return await self._plan(policy, seen, facts, rest, now)
+
+    async def _plan(
+        self,
+        policy: BottleneckPolicy,
+        seen: Seen,
+        facts: Facts,
+        rest: Decision | None,
+        now: float,
+    ) -> Decision | None:
+        known, diagnosis = facts.reports, seen.diagnosis
+        decision = self._trader.answer(policy, now) or decide(
+            diagnosis, seen.observation, policy.spec, facts, now
+        )
         if rest is not None and isinstance(decision, Refusal) and decision.reason in _AT_REST:
             decision = rest
         if isinstance(decision, Refusal):
@@ -322,6 +343,14 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
+
+
+def _waits(decision: Decision | None) -> bool:
+    """Whether nothing is done, and people are not asked either."""
+    return decision is None or (
+        isinstance(decision, Refusal)
+        and decision.reason not in (Reason.AWAITING_APPROVAL, Reason.OBSERVE_ONLY, Reason.PAUSED)
+    )
 
 
 def _containers(running: Sequence[Pod]) -> dict[str, tuple[ResizeState, ...]]:

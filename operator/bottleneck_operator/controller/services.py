@@ -11,6 +11,7 @@ from ..observe.streams import Streams
 from ..report.events import Recorder
 from ..report.reports import ReportStore
 from .claims import Claims
+from .pools import Pools
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Services:
     reports: ReportStore = field(default_factory=ReportStore)
     streams: Streams = field(default_factory=Streams)
     claims: Claims = field(default_factory=Claims)
+    pools: Pools = field(default_factory=Pools)
     prometheus: Feeds = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 
 from ..api.conditions import Reason
 from ..api.meta import Setting
-from ..api.report import Action, Alternative, BottleneckReport, Symptom
+from ..api.report import Action, Alternative, BottleneckReport, Symptom, Trade
 from ..observe.containers import ResizeState
 from ..observe.trail import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Gift:
+    """What one policy of a pool is to give to another one. ``before`` and ``after`` are its own
+    metric, now and as predicted."""
+
+    replicas: int
+    before: float
+    after: float
+    trade: Trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +48,19 @@ class Facts:
     reports: tuple[BottleneckReport, ...] = ()
     trail: Trail = field(default_factory=Trail)
     """What a few signals were over the last minutes."""
+    gift: Gift | None = None
+    """What the pool asks of this policy now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One action to take. ``symptom`` says what it is for where no objective is breached."""
+    """One action to take. ``symptom`` says what it is for where no objective is breached, ``trade``
+    with whom it is made."""
 
     action: Action
     symptom: Symptom | None = None
     alternatives: tuple[Alternative, ...] = ()
+    trade: Trade | None = None
 
 
 @dataclass(frozen=True, slots=True)

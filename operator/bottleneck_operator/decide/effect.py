@@ -17,10 +17,12 @@ from ..api.report import (
     Phase,
     ReplicasChange,
     ResourcesChange,
+    TradeRole,
     Verdict,
 )
 from ..observe.containers import ResizeState, one_of, same
 from ..observe.observation import Observation
+from .trading import OtherSide
 
 KNOBS_DEADLINE = 60.0
 """Seconds in which every rank has to acknowledge a knobs generation."""
@@ -77,6 +79,8 @@ class Progress:
     another_open: bool = False
     """Whether another action is under way: a workload gets one experiment at a time."""
     verdict: Verdict | None = None
+    trade: OtherSide | None = None
+    """The other side of the trade that the report is in, if any."""
 
 
 def effect_of(action: Action, phase: Phase, progress: Progress) -> Effect:
@@ -150,7 +154,7 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     if found is None:
         return Effect(Standing.UNKNOWN)
     if phase is Phase.REVERTING:
-        if found == change.desired:
+        if found == change.desired != change.replaces:
             return Effect(Standing.MISSING)
         return (
             Effect(Standing.IN_FORCE)
@@ -164,7 +168,11 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     ready = progress.ready
     if ready is None:
         return Effect(Standing.UNKNOWN)
-    if ready >= change.desired:
+    wanted = change.desired
+    if progress.trade is not None and progress.trade.role is TradeRole.TAKES:
+        # A trade may bring fewer than wait; the others wait on.
+        wanted = min(wanted, progress.trade.ready)
+    if ready >= wanted:
         return Effect(Standing.IN_FORCE, f"{ready} replicas are ready")
     return Effect(
         Standing.UNDER_WAY,

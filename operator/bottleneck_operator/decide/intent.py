@@ -65,6 +65,7 @@ def intent(
         bin_seconds=BIN_SECONDS,
         action=plan.action,
         alternatives=list(plan.alternatives),
+        trade=plan.trade,
     )
 
 

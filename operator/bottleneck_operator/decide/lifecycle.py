@@ -32,6 +32,7 @@ from ..api.report import (
 )
 from ..observe.windows import WINDOW_SECONDS
 from .effect import Effect, Progress, Standing, effect_of
+from .trading import ruling, unsettled
 
 
 class Step(StrEnum):
@@ -84,6 +85,10 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
+    trade = progress.trade
+    if trade is not None and (said := ruling(report, trade, now)) is not None:
+        step = Step.WAIT if said.phase is None else Step.MOVE
+        return Next(step, said.phase, said.reason, said.message)
     effect = effect_of(action, phase, progress)
     if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
         return Next(Step.WAIT)
@@ -96,7 +101,10 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if phase is Phase.APPLIED:
         return _await_effect(report, action, effect, now)
     if phase is Phase.VERIFYING:
-        return _await_verdict(progress, action.aim)
+        found = _await_verdict(progress, action.aim)
+        if found.phase is Phase.KEPT and trade is not None and unsettled(report, trade, now):
+            return Next(Step.WAIT)
+        return found
     return _await_undone(report, action, effect, now)
 
 

@@ -86,7 +86,11 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         return met
     for saving in SAVINGS:
         plan = saving(observation, spec, facts, now)
-        if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
+        if (
+            plan is None
+            or _too_strong(plan.action, spec)
+            or regretted(plan.action.type, facts, now)
+        ):
             continue
         return too_soon(spec, facts, now) or _with_cost(plan, observation, facts)
     return met
@@ -96,12 +100,12 @@ def _with_cost(plan: Plan, observation: Observation, facts: Facts) -> Plan:
     return replace(plan, action=priced(plan.action, observation, facts))
 
 
-def _regretted(action: Action, facts: Facts, now: float) -> bool:
-    """Whether the same was taken away lately and had to be given back."""
+def regretted(type: str, facts: Facts, now: float) -> bool:
+    """Whether the same (a type of action) was taken away lately and had to be given back."""
     return any(
         report.spec.action is not None
         and report.spec.action.aim is Aim.SAVE
-        and report.spec.action.type == action.type
+        and report.spec.action.type == type
         and report.status.phase is Phase.REVERTED
         and report.status.closed_at is not None
         and now - report.status.closed_at.timestamp() < REGRET_SECONDS

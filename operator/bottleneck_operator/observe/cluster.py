@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..api.meta import TargetRef
 from ..kube import Kube, KubeError, Resource
 from .documents import part
-from .selectors import Selector, from_string
+from .pods import Pod
+from .selectors import Selector, from_string, matches
 from .workload import Workload, workload_of
 
 
@@ -93,6 +95,20 @@ async def owner_of_resources(kube: Kube, namespace: str, ref: TargetRef) -> str 
         if not recommends and (target.get("kind"), target.get("name")) == (ref.kind, ref.name):
             return str(item["metadata"]["name"])
     return None
+
+
+async def disruptions_allowed(kube: Kube, namespace: str, pods: Sequence[Pod]) -> int | None:
+    """How many of these pods may go at once by the PodDisruptionBudgets of the namespace; None
+    where none is about them. Raises ``KubeError``."""
+    path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+    allowed = []
+    for item in (await kube.get(path)).get("items", []):
+        selector = part(item, "spec", "selector")
+        # Unlike anywhere else an empty selector is about every pod of the namespace.
+        if not selector or any(matches(selector, pod.labels) for pod in pods):
+            left = part(item, "status").get("disruptionsAllowed")
+            allowed.append(left if isinstance(left, int) else 0)
+    return min(allowed, default=None)
 
 
 async def owner_of_replicas(kube: Kube, namespace: str, ref: TargetRef) -> str | None:

@@ -56,6 +56,25 @@ def sizes_of(pod: Document) -> tuple[ContainerSize, ...]:
     return _shared(tuple(found))
 
 
+def devices_of(pod: Document) -> tuple[tuple[str, float], ...]:
+    """The extended resources that a pod takes, such as ``(("nvidia.com/gpu", 2.0),)``: those whose
+    name has a domain that is not Kubernetes' own, over all containers that run side by side."""
+    found: dict[str, float] = {}
+    for container in items(part(pod, "spec").get("containers")):
+        wanted = part(container, "resources")
+        for name, amount in {**part(wanted, "requests"), **part(wanted, "limits")}.items():
+            domain = name.partition("/")[0] if "/" in name else ""
+            if domain and not domain.endswith("kubernetes.io") and str(amount).isdigit():
+                found[name] = found.get(name, 0.0) + float(amount)
+    return _same_devices(tuple(sorted(found.items())))
+
+
+@lru_cache(maxsize=256)
+def _same_devices(devices: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+    """The same object for equal devices, as for sizes."""
+    return devices
+
+
 @lru_cache(maxsize=4096)
 def _shared(sizes: tuple[ContainerSize, ...]) -> tuple[ContainerSize, ...]:
     """The same object for equal sizes: the pods of a workload are alike, and a fleet has many."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..api.conditions import INJECTED_LABEL, KNOBS_ANNOTATION
-from .containers import ContainerSize, ResizeState, ResizeTrouble, sizes_of, trouble_with_resize
+from .containers import (
+    ContainerSize,
+    ResizeState,
+    ResizeTrouble,
+    devices_of,
+    sizes_of,
+    trouble_with_resize,
+)
 from .documents import Document
 from .selectors import Selector, matches
 from .troubles import Trouble, remembered, trouble_of
@@ -31,6 +38,8 @@ class Pod:
     trouble: Trouble | None = None
     containers: tuple[ContainerSize, ...] = ()
     resize: ResizeTrouble | None = None
+    devices: tuple[tuple[str, float], ...] = ()
+    """Extended resources that its containers take together, by name."""
 
     def size(self, container: str) -> ResizeState | None:
         """The size of one container, or None where the pod has none of that name."""
@@ -63,6 +72,7 @@ def pod_of(document: Document) -> Pod:
         phase="Terminating" if going else status.get("phase") or "",
         trouble=trouble_of(document),
         containers=sizes_of(document),
+        devices=devices_of(document),
         resize=trouble_with_resize(conditions),
     )
 

@@ -67,6 +67,15 @@ class ReportStore:
         found = self._reports.get((policy.metadata.namespace, policy.metadata.name), {})
         return tuple(sorted(found.values(), key=lambda report: report.spec.decided_at))
 
+    def in_namespace(self, namespace: str) -> list[BottleneckReport]:
+        """Reports of all policies of a namespace."""
+        return [
+            report
+            for (place, _), found in self._reports.items()
+            if place == namespace
+            for report in found.values()
+        ]
+
 
 def _newer(one: BottleneckReport, other: BottleneckReport) -> bool:
     # Resource versions of one resource are ordered decimal numbers since Kubernetes 1.35; before,
@@ -74,9 +83,12 @@ def _newer(one: BottleneckReport, other: BottleneckReport) -> bool:
     return int(one.metadata.resource_version) >= int(other.metadata.resource_version)
 
 
-async def load(kube: Kube, namespace: str, policy: str, store: ReportStore) -> None:
-    """Reads a policy's reports from the API server: what a new process must know before it acts."""
-    listed = await kube.get(path(namespace), labelSelector=f"{POLICY_LABEL}={policy}")
+async def load(kube: Kube, policy: BottleneckPolicy, store: ReportStore) -> None:
+    """Reads a policy's reports from the API server: what a new process must know before it acts.
+    The reports of a trade stand and fall together, so one in a pool needs those of the others."""
+    name = policy.metadata.name
+    selector = POLICY_LABEL if policy.spec.capacity else f"{POLICY_LABEL}={name}"
+    listed = await kube.get(path(policy.metadata.namespace), labelSelector=selector)
     for item in listed.get("items", []):
         store.update(item)
 

@@ -59,6 +59,8 @@ class View:
     trouble: str = ""
     """Why the action under way does not get on."""
     baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
+    trades: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
+    """By the name of the report of an action under way: its side of a trade, and that in words."""
 
 
 _PROGRESS = {
@@ -190,6 +192,8 @@ def _progressing(view: View, condition: _Condition) -> ConditionStatus:
             if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.resources:
                 reason = Reason.AWAITING_RESIZE
             message = f"{report.metadata.name}: {report.spec.action.summary}"
+            if (trade := view.trades.get(report.metadata.name)) is not None:
+                reason, message = trade[0], f"{message}; {trade[1]}"
             if view.trouble:
                 reason, message = Reason.RETRYING, f"{message}; {view.trouble}"
             return condition(Condition.PROGRESSING, True, reason, message)

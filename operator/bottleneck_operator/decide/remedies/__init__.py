@@ -10,6 +10,7 @@ from ...api.policy import Disruption
 from .batch_size import batch_size
 from .common import Remedy, Saving
 from .data_loader import data_loader
+from .gift import give
 from .precision import precision
 from .replicas import replicas
 from .requests import spare
@@ -23,7 +24,7 @@ REMEDIES: dict[str, Remedy] = {
     "Resources": resources,
 }
 
-SAVINGS: tuple[Saving, ...] = (spare,)
+SAVINGS: tuple[Saving, ...] = (give, spare)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {

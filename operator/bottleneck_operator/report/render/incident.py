@@ -102,6 +102,8 @@ def _action(report: BottleneckReport) -> Iterator[str]:
         f"{_time(spec.decided_at)} {report.metadata.name}: {action.summary}, against"
         f" {action.cause}."
     )
+    if spec.trade is not None:
+        yield f"Trade in pool {spec.trade.pool}: {spec.trade.reason}."
     unit = spec.metric.unit
     if action.prediction is not None:
         expected = action.prediction
