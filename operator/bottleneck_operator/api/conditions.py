@@ -63,6 +63,7 @@ class Reason(StrEnum):
     AWAITING_ACKNOWLEDGEMENT = "AwaitingAcknowledgement"
     AWAITING_REPLICAS = "AwaitingReplicas"
     AWAITING_RESIZE = "AwaitingResize"
+    AWAITING_ROLLOUT = "AwaitingRollout"
     VERIFYING = "Verifying"
     REVERTING = "Reverting"
     RETRYING = "Retrying"
@@ -82,6 +83,8 @@ class Reason(StrEnum):
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
     REPLICAS_OWNED_BY_GITOPS = "ReplicasOwnedByGitOps"
     RESOURCES_OWNED_BY_VPA = "ResourcesOwnedByVPA"
+    IMAGE_OWNED_BY_GITOPS = "ImageOwnedByGitOps"
+    ACCURACY_BUDGET = "AccuracyBudget"
     DISRUPTION_NOT_ALLOWED = "DisruptionNotAllowed"
     CAUSE_UNKNOWN = "CauseUnknown"
     # Events about an action

@@ -9,6 +9,7 @@ from ..api.conditions import Reason
 from ..api.meta import Setting
 from ..api.report import Action, BottleneckReport, Symptom
 from ..observe.containers import ResizeState
+from ..observe.rollout import Rollout
 from ..observe.trail import Trail
 
 
@@ -37,6 +38,8 @@ class Facts:
     reports: tuple[BottleneckReport, ...] = ()
     trail: Trail = field(default_factory=Trail)
     """What a few signals were over the last minutes."""
+    rollout: Rollout | None = None
+    """The images of the target and how it replaces its pods."""
 
 
 @dataclass(frozen=True, slots=True)

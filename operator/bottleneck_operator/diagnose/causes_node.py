@@ -235,7 +235,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
             ),
         ),
-        remedies=("BatchSize",),
+        remedies=("BatchSize", "Variant"),
         advice="Use a smaller micro-batch with accumulation, activation checkpointing or mixed"
         " precision. A server that fills the memory by design (a cache of keys and values) is fine"
         " as long as it does not restart.",

@@ -13,6 +13,7 @@ from .data_loader import data_loader
 from .precision import precision
 from .replicas import replicas
 from .resources import resources
+from .variants import back, variants
 
 REMEDIES: dict[str, Remedy] = {
     "BatchSize": batch_size,
@@ -20,9 +21,10 @@ REMEDIES: dict[str, Remedy] = {
     "Precision": precision,
     "Replicas": replicas,
     "Resources": resources,
+    "Variant": variants,
 }
 
-SAVINGS: tuple[Saving, ...] = ()
+SAVINGS: tuple[Saving, ...] = (back,)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {
@@ -31,6 +33,7 @@ MEANS: dict[str, Disruption] = {
     "Precision": Disruption.HOT_ONLY,
     "Replicas": Disruption.IN_PLACE,
     "Resources": Disruption.IN_PLACE,
+    "Variant": Disruption.ROLLING_RESTART,
 }
 """What an action of each type does to the pods that run."""
 
