@@ -156,6 +156,24 @@ def test_a_faster_variant_is_tried_by_one_pod_and_follows_in_the_rest(
     assert change["originalSeconds"] == pytest.approx(0.4, rel=0.05)
 
 
+def test_the_last_pod_of_a_stateful_set_goes_first(
+    world: World, variants: None, operator: Operator
+) -> None:
+    served(world, "StatefulSet")
+    before = template(world, "statefulset")
+    watch(world, INT8, kind="StatefulSet")
+    until("the canary is being judged", lambda: stage(world) == ("Verifying", "Canary"), 120)
+    images = [
+        world.get("pod", f"ranker-{number}")["spec"]["containers"][0]["image"]
+        for number in range(2)
+    ]
+    assert images == [ORIGINAL, INT8]
+    report = until("a report is kept", lambda: world.reports("Kept"), 240)[0]
+    assert report["status"]["verdict"]["control"]
+    assert pod_images(world) == [INT8, INT8]
+    assert template(world, "statefulset") == before | {"image": INT8}
+
+
 def test_a_variant_that_is_slower_is_undone_and_not_tried_again(
     world: World, variants: None, operator: Operator
 ) -> None:

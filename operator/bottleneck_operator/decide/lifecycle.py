@@ -34,6 +34,7 @@ from ..api.report import (
     Verdict,
     VerdictResult,
 )
+from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effect import Effect, Progress, Standing, effect_of
 
@@ -265,3 +266,19 @@ def last_change(known: Iterable[BottleneckReport]) -> float:
         if moment is not None
     ]
     return max(changes, default=0.0)
+
+
+def rolled_by_us(known: Iterable[BottleneckReport], at: float) -> bool:
+    """Whether a pod template that changed at ``at`` (seconds since the Unix epoch) was changed by
+    an action of the operator: its verdict judges that, and nobody else is to blame."""
+    for report in known:
+        if report.spec.action is None or report.spec.action.image is None:
+            continue
+        begun, closed = report.spec.decided_at, report.status.closed_at
+        until = at if closed is None else closed.timestamp() + CLOCKS_SECONDS
+        if (
+            report.status.applied_at is not None
+            and begun.timestamp() - CLOCKS_SECONDS <= at <= until
+        ):
+            return True
+    return False
