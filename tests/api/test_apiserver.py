@@ -49,6 +49,12 @@ def target(**parts: str) -> Object:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "name": "ranker"} | parts
 
 
+def variant(**parts: str | None) -> Object:
+    """A good variant, with parts replaced; ``None`` takes a part away."""
+    whole = {"name": "int8", "image": "registry.example:5000/ranker:int8", "accuracyLoss": "0.4%"}
+    return {key: value for key, value in (whole | parts).items() if value is not None}
+
+
 def report(**action: Any) -> Object:
     """A good report of an action that adds a replica."""
     evidence = {"signal": "latency", "window": "15s", "statistic": "p95", "value": 0.4}
@@ -246,6 +252,50 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(actions={"resources": {"cpu": {"max": "0"}}}),
         'spec.actions.resources.cpu.max: Invalid value: "0": write a quantity above zero',
     ),
+    "a variant whose image moves": (
+        policy(actions={"variants": [variant(image="registry.example/ranker:latest")]}),
+        "spec.actions.variants[0].image: Invalid value: write the image with its digest",
+    ),
+    "a variant without tag": (
+        policy(actions={"variants": [variant(image="registry.example:5000/ranker")]}),
+        "spec.actions.variants[0].image: Invalid value: write the image with its digest",
+    ),
+    "a variant with half a digest": (
+        policy(actions={"variants": [variant(image="ranker@sha256:0123")]}),
+        "spec.actions.variants[0].image: Invalid value: write the image with its digest",
+    ),
+    "a variant that nobody measured": (
+        policy(actions={"variants": [variant(accuracyLoss=None)]}),
+        "spec.actions.variants[0].accuracyLoss: Required value",
+    ),
+    "a variant's loss in points": (
+        policy(actions={"variants": [variant(accuracyLoss="0.4")]}),
+        'spec.actions.variants[0].accuracyLoss: Invalid value: "0.4": write a percentage',
+    ),
+    "a variant named in capitals": (
+        policy(actions={"variants": [variant(name="INT8")]}),
+        "spec.actions.variants[0].name: Invalid value: write a name of lower-case letters",
+    ),
+    "two variants of one name": (
+        policy(actions={"variants": [variant(), variant(image="ranker:pruned")]}),
+        "spec.actions.variants: Invalid value: write another name for one of the variants",
+    ),
+    "no variant at all": (
+        policy(actions={"variants": []}),
+        "spec.actions.variants in body should have at least 1 items",
+    ),
+    "a variant of a Job": (
+        policy(
+            targetRef=target(apiVersion="batch/v1", kind="Job"),
+            actions={"variants": [variant()]},
+        ),
+        "spec.actions: Invalid value: a variant needs a rolling update that can be held at one"
+        " pod: remove actions.variants",
+    ),
+    "a budget in points": (
+        policy(limits={"accuracyLoss": "1"}),
+        'spec.limits.accuracyLoss: Invalid value: "1": write a percentage',
+    ),
     "means that nobody knows": (
         policy(limits={"disruption": "Restart"}),
         'spec.limits.disruption: Unsupported value: "Restart": supported values: "HotOnly",'
@@ -343,6 +393,14 @@ def test_the_policies_of_the_page_about_pools_are_accepted(
         cluster.kubectl("-n", namespace, "create", "-f", "-", input=block)
 
 
+def test_the_policy_of_the_page_about_variants_is_accepted(create: Create) -> None:
+    text = (ROOT / "docs" / "variants.md").read_text()
+    (page,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    made = create(yaml.safe_load(page))["spec"]
+    assert made["actions"]["variants"][0]["accuracyLoss"] == "0.4%"
+    assert made["limits"]["accuracyLoss"] == "1%"
+
+
 def test_the_policy_of_the_page_about_prometheus_is_accepted(create: Create) -> None:
     text = (ROOT / "docs" / "prometheus.md").read_text()
     (page,) = re.findall(r"^```yaml\n(apiVersion.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -417,7 +475,7 @@ def test_an_action_is_exactly_one_change(refused: Refused, changes: Object) -> N
     document = report(**changes)
     action = document["spec"]["action"]
     document["spec"]["action"] = {key: value for key, value in action.items() if value is not None}
-    assert "write exactly one change: knobs, replicas or resources" in refused(document)
+    assert "write exactly one change: knobs, replicas, resources or image" in refused(document)
 
 
 def status_of_a_policy() -> Object:

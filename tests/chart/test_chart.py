@@ -113,6 +113,20 @@ def test_parts_can_be_left_out(cluster: Cluster) -> None:
     assert "ClusterRole" not in kinds([d for d in without if d not in hooks])
 
 
+def test_templates_are_patched_only_where_somebody_asked_for_it(cluster: Cluster) -> None:
+    def rules(*settings: str) -> list[Any]:
+        roles = [d for d in rendered(cluster, *settings) if d["kind"] == "ClusterRole"]
+        return [rule for role in roles for rule in role["rules"]]
+
+    rule = {
+        "apiGroups": ["apps"],
+        "resources": ["deployments", "statefulsets"],
+        "verbs": ["patch"],
+    }
+    assert rule not in rules()
+    assert rule in rules("rbac.variants=true")
+
+
 def test_cert_manager_can_make_the_certificate(cluster: Cluster) -> None:
     documents = rendered(cluster, "injector.certificate.source=certManager")
     assert {"Issuer", "Certificate"} <= kinds(documents)

@@ -86,6 +86,9 @@ class FakeApi:
         if path.endswith("/scale"):
             self.target["spec"]["replicas"] = body["spec"]["replicas"]
             return {}
+        if path.endswith(f"/{self.target['metadata']['name']}"):
+            merge(self.target, body)
+            return copy.deepcopy(self.target)
         name = path.split("/")[-2]
         found = self.reports[name]
         found["status"] = body["status"]
@@ -96,6 +99,20 @@ class FakeApi:
     def names(self) -> list[str]:
         """What was asked for, in order."""
         return [name for name, _ in self.asked]
+
+
+def merge(document: Object, patch: Object) -> None:
+    """A strategic merge patch, as far as workloads need one: lists are of things with names."""
+    for key, value in patch.items():
+        if value is None:
+            document.pop(key, None)
+        elif isinstance(value, dict):
+            merge(document.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            for item in value:
+                merge(next(old for old in document[key] if old["name"] == item["name"]), item)
+        else:
+            document[key] = value
 
 
 class World:

@@ -22,6 +22,7 @@ from .objects import Object, at, container, deployment, job, managed, replica_se
 from .objects import pod as pod_document
 from .telemetry import model_server, training_rank
 from .telemetry import pod as told
+from .test_variants import image_action
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "name": "trainer"}
 RANKER = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "ranker"}
@@ -243,6 +244,17 @@ def test_the_operators_own_scaling_is_no_change_of_somebody() -> None:
     target = world.loop._gatherer.target
     assert target is not None
     assert target.workload.touch == Touch("kubectl", NOW - 5000)
+
+
+@pytest.mark.parametrize(("decided", "suspected"), [(-70, False), (-4000, True)])
+def test_neither_is_a_variant_that_it_rolled_out_itself(decided: float, suspected: bool) -> None:
+    world = rolled_out(since=-3000)
+    times = {"applied_at": moment(decided + 1), "closed_at": moment(decided + 40)}
+    made = report(image_action(), Phase.KEPT, **times)
+    spec = made.spec.model_copy(update={"decided_at": moment(decided)})
+    world.report(made.model_copy(update={"spec": spec}))
+    world.turn(0)
+    assert (world.api.status["bottleneck"]["id"] == "recent-change") is suspected
 
 
 # -- what limits it now ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ image, which has the SDK and nothing else:
 
     python stand_in.py trainer starved|harmful
     python stand_in.py busy|tiny
-    python stand_in.py server queueing|quick|slow
+    python stand_in.py server queueing|quick|slow|model
     python stand_in.py replica crowded|roomy|brittle
     python stand_in.py hog
 """
@@ -82,11 +82,17 @@ def trainer(behaviour: str) -> None:
 SERVERS = {"queueing": (0.4, 0.05), "quick": (0.005, 0.05), "slow": (0.005, 0.4)}
 """Seconds that a request waits, and seconds that the model takes for it."""
 
+MODELS = {"": 0.4, "int8": 0.05, "bloated": 0.8}
+"""Seconds that the model of an image takes: an image says which it has by its environment."""
+
 
 def server(behaviour: str) -> None:
     """Claims ten requests a second that wait and are served as long as it is told, whatever is
     done."""
-    wait, service = SERVERS[behaviour]
+    if behaviour == "model":
+        wait, service = 0.005, MODELS[os.environ.get("STAND_IN_MODEL", "")]
+    else:
+        wait, service = SERVERS[behaviour]
     client, epoch = Client(), new_epoch()
     buckets = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
     slot = next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if bound >= wait + service)

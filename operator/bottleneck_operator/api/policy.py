@@ -234,6 +234,11 @@ class PrecisionAction(Model):
         " on, in serving the weights are converted.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    accuracy_loss: Percent = Field(
+        "0%",
+        description="What 16 bits cost this model in accuracy, as you measured it; it counts"
+        " against limits.accuracyLoss.",
+    )
 
 
 class ResourceBound(Model):
@@ -275,8 +280,54 @@ class ResourcesAction(Model):
     memory: ResourceBound | None = Field(None, description="Change the memory limit and request.")
 
 
+class VariantAction(Model):
+    """Another image of the same model, faster and a little less accurate."""
+
+    rules = (
+        Rule(
+            "self.image.matches('^[^@]+@sha256:[a-f0-9]{64}$')"
+            " || (self.image.matches('^[^@]+:[A-Za-z0-9_][A-Za-z0-9_.-]*$')"
+            " && !self.image.endsWith(':latest'))",
+            'write the image with its digest, such as "registry.example/ranker@sha256:…" with 64'
+            " hexadecimal digits, or with a tag that never moves; latest does",
+            ".image",
+        ),
+        Rule(
+            "self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "write a name of lower-case letters, digits and '-', such as int8 or pruned-50",
+            ".name",
+        ),
+    )
+
+    name: str = Field(min_length=1, max_length=63, description="What reports call it: int8.")
+    image: str = Field(
+        min_length=1,
+        max_length=512,
+        description="The image, pinned by its digest or by a tag that never moves.",
+    )
+    container: str = Field(
+        "",
+        max_length=63,
+        description="Name of the container; may be left out where a pod has one besides the"
+        " sidecar.",
+    )
+    accuracy_loss: Percent = Field(
+        description="What it costs in accuracy against the original image, as you measured it:"
+        ' "0.4%".'
+    )
+
+
 class Actions(Model):
     """What the operator may do, each with its bounds; what is absent is never done."""
+
+    rules = (
+        Rule(
+            "!has(self.variants) || self.variants.all(v,"
+            " self.variants.exists_one(w, w.name == v.name))",
+            "write another name for one of the variants: reports tell them apart by name",
+            ".variants",
+        ),
+    )
 
     replicas: ReplicasAction | None = Field(None, description="Change the number of replicas.")
     data_loader: DataLoaderAction | None = Field(
@@ -291,6 +342,13 @@ class Actions(Model):
     resources: ResourcesAction | None = Field(
         None, description="Resize running pods in place, without a restart."
     )
+    variants: list[VariantAction] | None = Field(
+        None,
+        min_length=1,
+        max_length=8,
+        description="Roll out another image of the model, one pod first, and go back to the"
+        " original when the load allows it.",
+    )
 
 
 class Disruption(StrEnum):
@@ -298,6 +356,7 @@ class Disruption(StrEnum):
 
     HOT_ONLY = "HotOnly"
     IN_PLACE = "InPlace"
+    ROLLING_RESTART = "RollingRestart"
 
 
 class Limits(Model):
@@ -310,7 +369,13 @@ class Limits(Model):
     disruption: Disruption = Field(
         Disruption.IN_PLACE,
         description="The strongest means allowed. HotOnly: only settings of running processes."
-        " InPlace (the default): also the resources of running pods and the number of replicas.",
+        " InPlace (the default): also the resources of running pods and the number of replicas."
+        " RollingRestart: also another image, by rolling update.",
+    )
+    accuracy_loss: Percent | None = Field(
+        None,
+        description="The most accuracy that all switched variants and precisions together may cost;"
+        ' variants need it: "1%".',
     )
 
 
@@ -360,6 +425,13 @@ class PolicySpec(Model):
             "policies of a pool give and take replicas: add actions: {replicas: {min: 1, max: 4}},"
             " or remove capacity",
             ".capacity",
+        ),
+        Rule(
+            "!has(self.actions) || !has(self.actions.variants)"
+            " || self.targetRef.kind in ['Deployment', 'StatefulSet']",
+            "a variant needs a rolling update that can be held at one pod: remove actions.variants,"
+            " or target a Deployment or a StatefulSet",
+            ".actions",
         ),
     )
 

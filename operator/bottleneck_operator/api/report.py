@@ -34,6 +34,15 @@ class Phase(StrEnum):
         return self in (Phase.PLANNED, Phase.APPLIED, Phase.VERIFYING, Phase.REVERTING)
 
 
+class Stage(StrEnum):
+    """How far an image has been rolled out."""
+
+    CANARY = "Canary"
+    """One pod has it, and takes traffic beside the others until it is judged against them."""
+    ROLLED = "Rolled"
+    """The canary was judged good: all pods get it."""
+
+
 class VerdictResult(StrEnum):
     """What an action did, as far as the figures tell."""
 
@@ -175,6 +184,32 @@ class ResourcesChange(Model):
     )
 
 
+class RolloutFields(Model):
+    """The fields of a workload that say how it replaces its pods; absent is not set."""
+
+    max_surge: str | None = None
+    max_unavailable: str | None = None
+    min_ready_seconds: int | None = None
+    progress_deadline_seconds: int | None = None
+    partition: int | None = None
+
+
+class ImageChange(Model):
+    """Another image of one container, and what it replaces."""
+
+    container: str
+    desired: str
+    replaces: str
+    variant: str = Field("", description="Name of the variant; empty for the original.")
+    accuracy_loss: str = Field("0%", description="What the desired image costs in accuracy.")
+    original: str = Field(description="The image that no variant has replaced.")
+    original_seconds: float | None = Field(
+        None, ge=0, description="Time that the model took with the original image, as measured."
+    )
+    holds: RolloutFields = Field(description="With these the rolling update stops at one pod.")
+    restores: RolloutFields = Field(description="The same fields as they were found.")
+
+
 class Prediction(Model):
     """What the action is expected to do to the report's metric."""
 
@@ -201,6 +236,7 @@ class Cost(Model):
     replicas: int = Field(
         0, ge=0, description="Replicas that run more than before, for as long as it is kept."
     )
+    accuracy_loss: str | None = Field(None, description="Of a variant, as its policy states it.")
     risk: float | None = Field(
         None,
         ge=0,
@@ -224,12 +260,15 @@ class Action(Model):
 
     rules = (
         Rule(
-            "[has(self.knobs), has(self.replicas), has(self.resources)].filter(x, x).size() == 1",
-            "write exactly one change: knobs, replicas or resources",
+            "[has(self.knobs), has(self.replicas), has(self.resources), has(self.image)]"
+            ".filter(x, x).size() == 1",
+            "write exactly one change: knobs, replicas, resources or image",
         ),
     )
 
-    type: str = Field(description="DataLoader, BatchSize, Precision, Resources or Replicas.")
+    type: str = Field(
+        description="DataLoader, BatchSize, Precision, Resources, Replicas or Variant."
+    )
     summary: str
     cause: str = Field(
         description="Id of the cause that it is meant to remove; surplus where it is to save."
@@ -238,6 +277,7 @@ class Action(Model):
     knobs: KnobsChange | None = None
     replicas: ReplicasChange | None = None
     resources: ResourcesChange | None = None
+    image: ImageChange | None = None
     prediction: Prediction | None = None
     cost: Cost | None = None
 
@@ -352,6 +392,7 @@ class ReportStatus(Model):
     """How far the action has got."""
 
     phase: Phase = Phase.PLANNED
+    stage: Stage | None = Field(None, description="Of an image only: how far it is rolled out.")
     applied_at: Time | None = None
     acknowledged_at: Time | None = None
     judged_at: Time | None = None

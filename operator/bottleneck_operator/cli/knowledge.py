@@ -33,6 +33,10 @@ def unknown(diagnosis: Diagnosis, observation: Observation) -> str:
 
 
 def _remedy(remedies: tuple[str, ...]) -> str:
-    words = {"Replicas": "More replicas", "DataLoader": "Other loader settings"}
+    words = {
+        "Replicas": "More replicas",
+        "DataLoader": "Other loader settings",
+        "Variant": "another image of the model",
+    }
     named = " or ".join(words.get(remedy, remedy) for remedy in remedies)
     return f"{named}, which the operator sets where the policy's actions allow it." if named else ""

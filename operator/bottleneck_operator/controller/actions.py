@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..act import images as act_images
 from ..act import knobs as act_knobs
 from ..act import resources as act_resources
 from ..act.replicas import SupersededError, set_replicas
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
-from ..api.report import Aim, BottleneckReport, Phase, Verdict
+from ..api.report import Aim, BottleneckReport, Phase, Stage, Verdict
 from ..decide.effect import Progress
 from ..decide.idle import sleeping
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
@@ -26,9 +27,11 @@ from ..observe.containers import ResizeState
 from ..observe.history import History
 from ..observe.observation import Observation
 from ..observe.pods import Pod
+from ..observe.rollout import PodImage, words_about
 from ..observe.series import in_force_at
 from ..report import metrics, reports
 from ..report.reports import now_utc
+from ..verify.canary import beside, judge_canary, judge_rolled, of_replica
 from ..verify.judge import judge, judge_saving
 from ..verify.measure import after, before, guardrail
 from .gather import Gatherer
@@ -158,6 +161,26 @@ class Actions:
             ),
             verdict=verdict,
             trade=self._other_side(policy, report),
+            stage=report.status.stage,
+            rollout=self.gatherer.target.workload.rollout if self.gatherer.target else None,
+            images=self._images(policy, report),
+        )
+
+    def _images(self, policy: BottleneckPolicy, report: BottleneckReport) -> tuple[PodImage, ...]:
+        """The changed container of all pods, those included that do not run yet."""
+        change = report.spec.action.image if report.spec.action else None
+        if change is None:
+            return ()
+        return tuple(
+            PodImage(
+                pod=pod.name,
+                image=pod.image(change.container),
+                ready=pod.running and pod.ready,
+                words=words_about(pod.trouble),
+                stuck=pod.trouble is not None and not pod.trouble.unschedulable,
+            )
+            for pod in self.gatherer.pods(policy)
+            if pod.phase != "Terminating"
         )
 
     def _other_side(self, policy: BottleneckPolicy, report: BottleneckReport) -> OtherSide | None:
@@ -189,13 +212,60 @@ class Actions:
         histories: Mapping[str, History],
         now: float,
     ) -> Verdict | None:
-        if observation.streaming < observation.expected or not observation.streaming:
+        if not observation.streaming or (
+            observation.streaming < observation.expected
+            and not self._only_canaries_silent(policy, report, observation)
+        ):
             return None
-        old, new = before(policy, report, histories), after(policy, report, histories, now)
         broken = guardrail(policy, report, observation)
+        if report.spec.action is not None and report.spec.action.image is not None:
+            return self._judge_image(policy, report, observation, histories, broken, now)
+        old, new = before(policy, report, histories), after(policy, report, histories, now)
         if report.spec.action is not None and report.spec.action.aim is Aim.SAVE:
             return judge_saving(old, new, unmet(policy.spec.objectives, observation), broken)
         return judge(old, new, report.spec.metric.lower_is_better, broken)
+
+    def _judge_image(
+        self,
+        policy: BottleneckPolicy,
+        report: BottleneckReport,
+        observation: Observation,
+        histories: Mapping[str, History],
+        broken: str,
+        now: float,
+    ) -> Verdict | None:
+        objectives = policy.spec.objectives
+        saving = report.spec.action is not None and report.spec.action.aim is Aim.SAVE
+        if report.status.stage is Stage.ROLLED:
+            missed = unmet(objectives, observation) if saving else ""
+            new = after(policy, report, histories, now)
+            return judge_rolled(report.status.verdict, new, missed, broken)
+        canaries = self._canaries(policy, report)
+        if not canaries:
+            return None
+        figures = beside(policy, report, histories, canaries, now)
+        own = [of_replica(observation, pod) for pod in canaries]
+        # Among many replicas the figures of one are hardly seen in those of all.
+        broken = broken or next(filter(None, (guardrail(policy, report, o) for o in own)), "")
+        if not saving:
+            return judge_canary(report, figures, observation, canaries, broken)
+        missed = next(filter(None, (unmet(objectives, each) for each in own)), "")
+        verdict = judge_saving(figures.old, figures.new, missed, broken or figures.failing)
+        return verdict and verdict.model_copy(update={"control": figures.control})
+
+    def _only_canaries_silent(
+        self, policy: BottleneckPolicy, report: BottleneckReport, observation: Observation
+    ) -> bool:
+        """Whether everything but the canary speaks: that tells of the image, not of the wires."""
+        speaking = {replica.pod for replica in observation.replicas}
+        canaries = set(self._canaries(policy, report))
+        others = {pod.name for pod in self.gatherer.running(policy)} - canaries
+        return report.status.stage is Stage.CANARY and bool(others) and others <= speaking
+
+    def _canaries(self, policy: BottleneckPolicy, report: BottleneckReport) -> list[str]:
+        change = report.spec.action.image if report.spec.action else None
+        found = self._images(policy, report)
+        return [e.pod for e in found if change is not None and e.image == change.desired]
 
     async def _carry_out(
         self,
@@ -250,6 +320,15 @@ class Actions:
             await act_resources.resize(
                 self.services.kube, running, change.container, new_size, sizes
             )
+        elif action.image is not None and self.gatherer.target is not None:
+            kube, namespace = self.services.kube, policy.metadata.namespace
+            target = self.gatherer.target
+            if undo:
+                pods = self.gatherer.pods(policy)
+                await act_images.undo(kube, namespace, target, action.image, pods)
+            else:
+                stage = report.status.stage
+                await act_images.roll(kube, namespace, target, action.image, stage)
 
     async def _move(
         self, policy: BottleneckPolicy, report: BottleneckReport, step: Next, now: float
@@ -259,6 +338,9 @@ class Actions:
         if step.verdict is not None:
             histories = self.gatherer.histories(self.gatherer.running(policy))
             figures = after(policy, report, histories, now)
+            if report.status.stage is Stage.CANARY:
+                canaries = self._canaries(policy, report)
+                figures = list(beside(policy, report, histories, canaries, now).new)
         status = reports.advanced(report.status, step, now_utc(time.time()), figures)
         report = await reports.set_status(services.kube, services.reports, report, status)
         if step.verdict is not None and report.spec.action is not None:

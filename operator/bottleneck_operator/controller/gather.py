@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ..api.conditions import GATE_LABEL
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport
-from ..decide.lifecycle import evidence_window, last_change
+from ..decide.lifecycle import evidence_window, last_change, rolled_by_us
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import Baselines
@@ -216,6 +216,9 @@ class Gatherer:
         answers = self.inquiry.answers
         if self._hpa_known:
             answers = answers.with_hpa(self.hpa)
+        change = answers.change
+        if change is not None and rolled_by_us(self.services.reports.of(policy), change.at):
+            answers = replace(answers, change=None)
         moments = Moments(
             now=now, onset=self.onset.since(policy), learnt_since=self.baselines.known_since()
         )

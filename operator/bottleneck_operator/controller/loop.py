@@ -291,6 +291,7 @@ class PolicyLoop:
             containers=_containers(seen.running),
             reports=known,
             trail=self._gatherer.trail,
+            rollout=target.workload.rollout if target else None,
         )
 
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:

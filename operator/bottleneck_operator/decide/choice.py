@@ -22,9 +22,12 @@ def priced(action: Action, observation: Observation, facts: Facts) -> Action:
     cost = Cost(
         disruption=MEANS[action.type],
         replicas=max(0, change.desired - change.replaces) if change is not None else 0,
+        accuracy_loss=action.image.accuracy_loss if action.image is not None else None,
         risk=round(known.missed / known.tried, 2) if known.tried else None,
     )
     action = action.model_copy(update={"cost": cost})
+    if action.image is not None:
+        return action  # predicted from what its newest canary measured, not from a model
     return corrected(action, facts.reports, latency)
 
 
@@ -44,9 +47,10 @@ def choose(
     return max(first, key=lambda plan: gain_of(plan.prediction, latency))
 
 
-def _price(action: Action) -> tuple[int, int, float]:
+def _price(action: Action) -> tuple[int, int, float, float]:
     cost = action.cost or Cost(disruption=MEANS[action.type])
-    return list(Disruption).index(cost.disruption), cost.replicas, cost.risk or 0.0
+    accuracy = units.fraction(cost.accuracy_loss) if cost.accuracy_loss else 0.0
+    return list(Disruption).index(cost.disruption), cost.replicas, accuracy, cost.risk or 0.0
 
 
 def meets(action: Action, objective: str, spec: PolicySpec) -> bool:
@@ -103,6 +107,8 @@ def cost_text(action: Action) -> str:
     words = [str(cost.disruption)]
     if cost.replicas:
         words.append(f"{cost.replicas} more replica{'s' * (cost.replicas > 1)} for as long as kept")
+    if cost.accuracy_loss:
+        words.append(f"{cost.accuracy_loss} of accuracy")
     if cost.risk:
         words.append(f"{cost.risk:.0%} of such actions missed before")
     return ", ".join(words)

@@ -9,6 +9,7 @@ from ..api.conditions import Reason
 from ..api.meta import Setting
 from ..api.report import Action, Alternative, BottleneckReport, Symptom, Trade
 from ..observe.containers import ResizeState
+from ..observe.rollout import Rollout
 from ..observe.trail import Trail
 
 
@@ -50,6 +51,8 @@ class Facts:
     """What a few signals were over the last minutes."""
     gift: Gift | None = None
     """What the pool asks of this policy now."""
+    rollout: Rollout | None = None
+    """The images of the target and how it replaces its pods."""
 
 
 @dataclass(frozen=True, slots=True)

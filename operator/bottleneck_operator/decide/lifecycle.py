@@ -8,6 +8,9 @@
                              Abandoned           Reverting ◀── Worse, NoEffect, a guardrail
                           (nothing was done)         └──acknowledged──▶ Reverted
 
+An image goes through Applied and Verifying twice: as a canary, and after a good verdict on that
+with the stage Rolled.
+
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
 take over at any point.
 """
@@ -27,9 +30,11 @@ from ..api.report import (
     BottleneckReport,
     Phase,
     ResourcesChange,
+    Stage,
     Verdict,
     VerdictResult,
 )
+from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effect import Effect, Progress, Standing, effect_of
 from .trading import ruling, unsettled
@@ -55,6 +60,8 @@ class Next:
     verdict: Verdict | None = None
     at: datetime | None = None
     """When it came about, where that was before it could be written down."""
+    stage: Stage | None = None
+    """Of an image: the stage that begins with it."""
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -94,12 +101,17 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
         return Next(Step.WAIT)
     if effect.standing is Standing.FOREIGN:
         return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, effect.message)
+    if effect.standing is Standing.OVERTAKEN:
+        return _revert(Reason.ACTION_SUPERSEDED, effect.message)
     if phase is Phase.PLANNED:
-        return Next(Step.APPLY, Phase.APPLIED, Reason.ACTION_APPLIED, action.summary)
+        stage = Stage.CANARY if action.image is not None else None
+        return Next(Step.APPLY, Phase.APPLIED, Reason.ACTION_APPLIED, action.summary, stage=stage)
     if effect.standing is Standing.MISSING:
         return Next(Step.UNDO if phase is Phase.REVERTING else Step.APPLY)
     if phase is Phase.APPLIED:
         return _await_effect(report, action, effect, now)
+    if phase is Phase.VERIFYING and action.image is not None:
+        return _await_image(report, action, effect, progress, now)
     if phase is Phase.VERIFYING:
         found = _await_verdict(progress, action.aim)
         if found.phase is Phase.KEPT and trade is not None and unsettled(report, trade, now):
@@ -122,6 +134,8 @@ def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now:
             Step.MOVE, Phase.VERIFYING, Reason.ACTION_ACKNOWLEDGED, effect.message, at=effect.at
         )
     begun = report.status.applied_at or report.spec.decided_at
+    if report.status.stage is Stage.ROLLED:
+        begun = report.status.judged_at or begun
     if effect.deadline is not None and (now - begun).total_seconds() > effect.deadline:
         if action.aim is Aim.WAKE:
             # Somebody waits all the same; why it does not start is the diagnosis's affair.
@@ -147,6 +161,33 @@ def _await_verdict(progress: Progress, aim: Aim) -> Next:
         Reason.REVERTING,
         f"{verdict.result}: {verdict.reason}",
         verdict,
+    )
+
+
+def _await_image(
+    report: BottleneckReport, action: Action, effect: Effect, progress: Progress, now: datetime
+) -> Next:
+    """A canary has to prove itself, since it costs accuracy: what stays unclear is undone, too."""
+    verdict, begun = progress.verdict, report.status.acknowledged_at
+    waited = (now - begun).total_seconds() if begun is not None else 0.0
+    if effect.standing is Standing.UNDER_WAY and waited > (effect.deadline or waited):
+        # It was ready and is no longer: out of service it gives no figures to judge it by.
+        return _revert(Reason.ACTION_REFUSED, effect.message)
+    if verdict is None or verdict.result is VerdictResult.NO_DATA:
+        return Next(Step.WAIT)
+    wanted = VerdictResult.NO_EFFECT if action.aim is Aim.SAVE else VerdictResult.IMPROVED
+    message = f"{verdict.result}: {verdict.reason}"
+    if verdict.result not in (wanted, VerdictResult.IMPROVED):
+        return Next(Step.MOVE, Phase.REVERTING, Reason.REVERTING, message, verdict)
+    if report.status.stage is Stage.ROLLED:
+        return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
+    return Next(
+        Step.MOVE,
+        Phase.APPLIED,
+        Reason.ACTION_APPLIED,
+        f"{message}; the rest follows",
+        verdict,
+        stage=Stage.ROLLED,
     )
 
 
@@ -237,3 +278,19 @@ def last_change(known: Iterable[BottleneckReport]) -> float:
         if moment is not None
     ]
     return max(changes, default=0.0)
+
+
+def rolled_by_us(known: Iterable[BottleneckReport], at: float) -> bool:
+    """Whether a pod template that changed at ``at`` (seconds since the Unix epoch) was changed by
+    an action of the operator: its verdict judges that, and nobody else is to blame."""
+    for report in known:
+        if report.spec.action is None or report.spec.action.image is None:
+            continue
+        begun, closed = report.spec.decided_at, report.status.closed_at
+        until = at if closed is None else closed.timestamp() + CLOCKS_SECONDS
+        if (
+            report.status.applied_at is not None
+            and begun.timestamp() - CLOCKS_SECONDS <= at <= until
+        ):
+            return True
+    return False

@@ -117,7 +117,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 ("gpu.dramActive", "gpu.smActive"),
             ),
         ),
-        remedies=("Precision",),
+        remedies=("Precision", "Variant"),
         advice="Move fewer bytes: mixed precision, quantization, fused kernels (torch.compile), or"
         " a larger batch to use each byte more often.",
     ),

@@ -236,7 +236,7 @@ NODE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.restarts", ">=", 1, FLAG, flag=True),
             ),
         ),
-        remedies=("BatchSize",),
+        remedies=("BatchSize", "Variant"),
         advice="Use a smaller micro-batch with accumulation, activation checkpointing, mixed"
         " precision, or LoRA adapters (frozen weights need no optimizer state). A server that fills"
         " its memory by design (a cache of keys and values) is fine while it does not restart.",

@@ -229,7 +229,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
         ),
         share=shares.signal("inference.queueShare"),
         explains=explains(QUEUE_WAIT),
-        remedies=("BatchSize", "Replicas"),
+        remedies=("BatchSize", "Replicas", "Variant"),
         whys=(
             Why(
                 "{inference.arrivalRate} arrive while one takes {inference.serviceSeconds}, so the"
@@ -363,7 +363,7 @@ SERVING_CAUSES: tuple[CauseEntry, ...] = (
                 ("inference.serviceSeconds",),
             ),
         ),
-        remedies=("Precision",),
+        remedies=("Precision", "Variant"),
         advice="More replicas will not help: use a faster or quantized model, or shorter outputs.",
     ),
 )

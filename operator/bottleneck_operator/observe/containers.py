@@ -15,11 +15,13 @@ FIELDS = ("cpu_request", "cpu_limit", "memory_request", "memory_limit")
 
 @dataclass(frozen=True, slots=True)
 class ContainerSize:
-    """One container: ``wanted`` from its spec, ``actual`` as the kubelet reports it."""
+    """One container: ``wanted`` (and ``image``) from its spec, ``actual`` as the kubelet reports
+    it."""
 
     name: str
     wanted: ContainerResources
     actual: ContainerResources
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def sizes_of(pod: Document) -> tuple[ContainerSize, ...]:
     for container in items(part(pod, "spec").get("containers")):
         name = clean(container.get("name"), 63)
         wanted = part(container, "resources")
-        found.append(ContainerSize(name, size_of(wanted), size_of(given.get(name, {}))))
+        image = clean(container.get("image"), 512)
+        found.append(ContainerSize(name, size_of(wanted), size_of(given.get(name, {})), image))
     return _shared(tuple(found))
 
 

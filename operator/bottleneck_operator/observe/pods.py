@@ -51,6 +51,10 @@ class Pod:
                 )
         return None
 
+    def image(self, container: str) -> str:
+        """The image of one container, empty where the pod has none of that name."""
+        return next((each.image for each in self.containers if each.name == container), "")
+
 
 def pod_of(document: Document) -> Pod:
     """The slim record of a Pod object."""

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 
 from ..api.conditions import AGENT_CONTAINER
 from .documents import Document, clean, items, part, seconds_of
+from .rollout import GITOPS, Rollout, rollout_of
 
 REVISION = "deployment.kubernetes.io/revision"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
-
-GITOPS = ("argocd", "kustomize-controller", "helm-controller", "fleet-agent")
-"""How the field managers of Argo CD, Flux and Fleet begin: programs that set a field back to what
-their repository says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,7 @@ class Workload:
     missing: int | None = None
     refused: str = ""
     """The words with which the API server refused a pod, where the target's status has them."""
+    rollout: Rollout = field(default_factory=Rollout)
 
 
 def workload_of(target: Document, replicas: int | None = None) -> Workload:
@@ -79,6 +77,7 @@ def workload_of(target: Document, replicas: int | None = None) -> Workload:
         wanted=wanted,
         missing=missing,
         refused=refusal_of(status),
+        rollout=rollout_of(target),
     )
 
 

@@ -169,8 +169,10 @@ def advanced(
             TimelineEntry(time=now, what=str(step.reason or phase), message=step.message),
         ][-TIMELINE:],
     }
-    if phase is Phase.APPLIED:
+    if phase is Phase.APPLIED and status.applied_at is None:
         changes["applied_at"] = now
+    if step.stage is not None:
+        changes["stage"] = step.stage
     if phase is Phase.VERIFYING:
         # Not the time of writing: the API server may have been away in between.
         changes["acknowledged_at"] = max(step.at or now, status.applied_at or now)
@@ -184,8 +186,8 @@ def advanced(
 
 
 async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> None:
-    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs, replicas or
-    sizes are in force: the desired state follows from them."""
+    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs, replicas,
+    sizes or images are in force: the desired state follows from them, and the way back."""
     closed = [report for report in store.of(policy) if not report.status.phase.open]
     newest: dict[str, str] = {}
     for report in closed:
@@ -197,6 +199,8 @@ async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> Non
         kept = report.status.phase is Phase.KEPT
         if kept and action is not None and action.resources is not None:
             newest[f"size of {action.resources.container}"] = report.metadata.name
+        if kept and action is not None and action.image is not None:
+            newest[f"image of {action.image.container}"] = report.metadata.name
     for report in closed[: max(0, len(closed) - KEEP)]:
         if report.metadata.name not in newest.values():
             await kube.delete(path(report.metadata.namespace, report.metadata.name))

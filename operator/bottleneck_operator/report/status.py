@@ -191,9 +191,13 @@ def _progressing(view: View, condition: _Condition) -> ConditionStatus:
                 reason = Reason.AWAITING_REPLICAS
             if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.resources:
                 reason = Reason.AWAITING_RESIZE
+            if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.image:
+                reason = Reason.AWAITING_ROLLOUT
             message = f"{report.metadata.name}: {report.spec.action.summary}"
             if (trade := view.trades.get(report.metadata.name)) is not None:
                 reason, message = trade[0], f"{message}; {trade[1]}"
+            if report.status.stage is not None:
+                message = f"{message} ({report.status.stage})"
             if view.trouble:
                 reason, message = Reason.RETRYING, f"{message}; {view.trouble}"
             return condition(Condition.PROGRESSING, True, reason, message)

@@ -35,11 +35,13 @@ def judge(
     after: Sequence[float],
     lower_is_better: bool,
     guardrail: str = "",
+    control: bool = False,
 ) -> Verdict | None:
     """The verdict, or None while it is worth waiting for more figures.
 
     ``before`` and ``after`` hold the metric, a figure for each bin, oldest first, without warm-up.
-    ``guardrail`` names a broken guardrail, which settles the matter without statistics.
+    ``guardrail`` names a broken guardrail, which settles the matter without statistics. With
+    ``control`` the figures of ``before`` are those of untouched replicas at the same time.
     """
     n = [len(before), len(after)]
     if guardrail:
@@ -74,10 +76,12 @@ def judge(
             interval=[round(low, 4), round(high, 4)],
             p_value=float(f"{p_value:.2g}"),
             bins=[len(old), len(new)],
+            control=control,
             reason=reason,
         )
 
-    numbers = f"median {effect:+.0%} before against after, p={p_value:.1g}"
+    compared = "against untouched replicas" if control else "before against after"
+    numbers = f"median {effect:+.0%} {compared}, p={p_value:.1g}"
     if p_value < ALPHA and gain >= MATTERS:
         return verdict(VerdictResult.IMPROVED, numbers)
     if p_value < ALPHA and gain <= -MATTERS:

@@ -24,6 +24,7 @@ WARM_UP = {
     "Precision": 5.0,
     "Replicas": 10.0,
     "Resources": 2.0,
+    "Variant": 5.0,
 }
 """Seconds after the acknowledgement that are left out at least: new workers start, caches
 fill, kernels for another shape or type are compiled."""
@@ -81,18 +82,26 @@ def after(
 ) -> list[float]:
     """The metric since the action was acknowledged, without the warm-up: the latency of a request
     that queued behind the old backlog tells of the old state, however late it is answered."""
+    start = settled_from(report, histories)
+    if start is None:
+        return []
+    return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
+
+
+def settled_from(report: BottleneckReport, histories: Mapping[str, History]) -> float | None:
+    """From when on figures tell of the new state alone; None while that is not known."""
     since, action = report.status.acknowledged_at, report.spec.action
     if since is None or action is None:
-        return []
+        return None
     start = since.timestamp() + WARM_UP.get(action.type, 0.0)
     if report.spec.metric.lower_is_better:
         backlog = drained_at(histories.values(), since.timestamp())
         # Who came while the backlog was worked off still stood behind its end.
         follower = None if backlog is None else drained_at(histories.values(), backlog)
         if follower is None:
-            return []
+            return None
         start = max(start, follower)
-    return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
+    return start
 
 
 def guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:

@@ -15,6 +15,7 @@ from .precision import precision
 from .replicas import replicas
 from .requests import spare
 from .resources import resources
+from .variants import back, variants
 
 REMEDIES: dict[str, Remedy] = {
     "BatchSize": batch_size,
@@ -22,9 +23,10 @@ REMEDIES: dict[str, Remedy] = {
     "Precision": precision,
     "Replicas": replicas,
     "Resources": resources,
+    "Variant": variants,
 }
 
-SAVINGS: tuple[Saving, ...] = (give, spare)
+SAVINGS: tuple[Saving, ...] = (give, spare, back)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {
@@ -33,5 +35,6 @@ MEANS: dict[str, Disruption] = {
     "Precision": Disruption.HOT_ONLY,
     "Replicas": Disruption.IN_PLACE,
     "Resources": Disruption.IN_PLACE,
+    "Variant": Disruption.ROLLING_RESTART,
 }
 """What an action of each type does to the pods that run."""

@@ -6,6 +6,7 @@ from ...api.conditions import Reason
 from ...api.policy import PolicySpec
 from ...api.report import Action, Cause, Prediction
 from ...observe.observation import Observation, WorkloadType
+from ..accuracy import over_budget
 from ..decision import Facts, Refusal
 from .common import knobs_change, listed, not_allowed, not_settable, word
 
@@ -49,6 +50,9 @@ def precision(
             f"16 bits pay on hardware with fast arithmetic for them ({known}); elsewhere they are"
             " slower",
         )
+    wanted = f"{name} {bounds.allowed[0]}"
+    if refusal := over_budget(spec, facts, bounds.accuracy_loss, wanted, "precision"):
+        return refusal
     metric = "training.samplesPerSecond" if training else "inference.latency"
     before = observation.value(metric)
     if before is None:
