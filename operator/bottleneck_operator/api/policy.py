@@ -150,6 +150,13 @@ class Objectives(Model):
     )
 
 
+class HpaMode(StrEnum):
+    """What becomes of a HorizontalPodAutoscaler that scales the target."""
+
+    RESPECT = "Respect"
+    ADJUST_BOUNDS = "AdjustBounds"
+
+
 class ReplicasAction(Model):
     """Bounds within which the operator may set the number of replicas."""
 
@@ -163,6 +170,17 @@ class ReplicasAction(Model):
 
     min: int = Field(1, ge=1, le=10000, description="Fewest replicas, at least 1.")
     max: int = Field(ge=1, le=10000, description="Most replicas.")
+    group: str = Field(
+        "",
+        max_length=63,
+        description="Name of the worker group of a RayCluster or RayService; may be left out where"
+        " it has one.",
+    )
+    hpa: HpaMode = Field(
+        HpaMode.RESPECT,
+        description="Respect (the default): replicas that a HorizontalPodAutoscaler scales are left"
+        " to it. AdjustBounds: its minReplicas and maxReplicas are changed, within min and max.",
+    )
 
 
 class DataLoaderAction(Model):
@@ -296,9 +314,16 @@ class PolicySpec(Model):
         ),
         Rule(
             "!has(self.actions) || !has(self.actions.replicas)"
-            " || !(self.targetRef.kind in ['CronJob', 'DaemonSet', 'Job', 'Pod'])",
+            " || !(self.targetRef.kind in ['CronJob', 'DaemonSet', 'Pod'])",
             "a workload of this kind has no number of replicas to change: remove actions.replicas,"
-            " or target a Deployment or a StatefulSet",
+            " or target a Deployment, a StatefulSet or a Job",
+            ".actions",
+        ),
+        Rule(
+            "!has(self.actions) || !has(self.actions.replicas)"
+            " || !has(self.actions.replicas.group) || self.actions.replicas.group == ''"
+            " || self.targetRef.kind in ['RayCluster', 'RayService']",
+            "only a RayCluster or RayService has worker groups: remove actions.replicas.group",
             ".actions",
         ),
     )

@@ -160,6 +160,21 @@ class ReplicasChange(Model):
     replaces: int = Field(ge=0)
 
 
+class HpaBounds(Model):
+    """Fewest and most replicas that a HorizontalPodAutoscaler sets."""
+
+    min: int = Field(ge=0)
+    max: int = Field(ge=1)
+
+
+class HpaChange(Model):
+    """New bounds of the HorizontalPodAutoscaler that scales the target, and what they replace."""
+
+    name: str
+    desired: HpaBounds
+    replaces: HpaBounds
+
+
 class ContainerResources(Model):
     """CPU and memory of a container, as quantities; what is absent is not set."""
 
@@ -207,8 +222,9 @@ class Action(Model):
 
     rules = (
         Rule(
-            "[has(self.knobs), has(self.replicas), has(self.resources)].filter(x, x).size() == 1",
-            "write exactly one change: knobs, replicas or resources",
+            "[has(self.knobs), has(self.replicas), has(self.resources), has(self.hpa)]"
+            ".filter(x, x).size() == 1",
+            "write exactly one change: knobs, replicas, resources or hpa",
         ),
     )
 
@@ -221,6 +237,7 @@ class Action(Model):
     knobs: KnobsChange | None = None
     replicas: ReplicasChange | None = None
     resources: ResourcesChange | None = None
+    hpa: HpaChange | None = None
     prediction: Prediction | None = None
 
 

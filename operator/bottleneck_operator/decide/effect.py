@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from ..api.report import (
     Action,
+    HpaBounds,
+    HpaChange,
     KnobsChange,
     Phase,
     ReplicasChange,
@@ -66,6 +68,10 @@ class Progress:
     replicas: int | None = None
     ready: int | None = None
     containers: Sequence[ResizeState] = ()
+    hpa: HpaBounds | None = None
+    """Bounds of the HorizontalPodAutoscaler, None while they are not known."""
+    hpa_gone: bool = False
+    """Whether no autoscaler of the action's name scales the target any more."""
     annotated: bool = False
     """Whether every running pod carries the generation that the report wants now."""
     in_force_at: float | None = None
@@ -86,6 +92,8 @@ def effect_of(action: Action, phase: Phase, progress: Progress) -> Effect:
         return _knobs(action.knobs, phase, progress)
     if action.replicas is not None:
         return _replicas(action.replicas, phase, progress)
+    if action.hpa is not None:
+        return _hpa(action.hpa, phase, progress)
     assert action.resources is not None
     return _resources(action.resources, phase, progress)
 
@@ -164,8 +172,15 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     ready = progress.ready
     if ready is None:
         return Effect(Standing.UNKNOWN)
-    if ready >= change.desired:
+    if ready >= change.desired and _grouped(progress.observation):
         return Effect(Standing.IN_FORCE, f"{ready} replicas are ready")
+    if ready >= change.desired:
+        seen = progress.observation
+        return Effect(
+            Standing.UNDER_WAY,
+            f"the ranks did not form one group again in {REPLICAS_DEADLINE:.0f}s",
+            REPLICAS_DEADLINE if seen.streaming == seen.expected else None,
+        )
     return Effect(
         Standing.UNDER_WAY,
         f"{ready} of {change.desired} replicas are ready after {REPLICAS_DEADLINE:.0f}s",
@@ -173,9 +188,60 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     )
 
 
+def _grouped(seen: Observation) -> bool:
+    """Whether ranks that train together have all found each other, those of new pods included. A
+    step that only the old ones take must not be measured as the new group's."""
+    together = max((rank.world_size or 1 for rank in seen.ranks), default=1)
+    pods = {rank.pod for rank in seen.ranks}
+    if together <= len(seen.ranks) / max(1, len(pods)):
+        return True  # each pod trains, or serves, for itself
+    return (
+        len(pods) == seen.expected == seen.streaming
+        and all(rank.fresh for rank in seen.ranks)
+        and {rank.world_size for rank in seen.ranks} == {len(seen.ranks)}
+    )
+
+
 def _set_by_others(found: int, wanted: int) -> Effect:
     message = f"somebody else set {found} replicas where {wanted} were wanted; left alone"
     return Effect(Standing.FOREIGN, message)
+
+
+# -- bounds of an autoscaler -----------------------------------------------------------------------
+
+
+def _hpa(change: HpaChange, phase: Phase, progress: Progress) -> Effect:
+    undo = phase is Phase.REVERTING
+    wanted = change.replaces if undo else change.desired
+    if progress.hpa_gone:
+        message = f"HorizontalPodAutoscaler {change.name} does not scale the target any more"
+        return Effect(Standing.FOREIGN, message)
+    found = progress.hpa
+    if found is None:
+        return Effect(Standing.UNKNOWN)
+    if found not in (change.desired, change.replaces):
+        message = (
+            f"somebody else set the bounds of {change.name} to {found.min} and {found.max}; left"
+            " alone"
+        )
+        return Effect(Standing.FOREIGN, message)
+    if phase is Phase.PLANNED or (undo and found != wanted):
+        return Effect(Standing.MISSING)
+    if found != wanted:
+        message = f"somebody else set the bounds of {change.name} back; left alone"
+        return Effect(Standing.FOREIGN, message)
+    if undo:
+        return Effect(Standing.IN_FORCE)
+    if progress.replicas is None or progress.ready is None:
+        return Effect(Standing.UNKNOWN)
+    if progress.replicas >= wanted.min and progress.ready >= progress.replicas:
+        return Effect(Standing.IN_FORCE, f"{progress.ready} replicas are ready")
+    return Effect(
+        Standing.UNDER_WAY,
+        f"{progress.ready} replicas are ready, and {change.name} shall have at least {wanted.min},"
+        f" after {REPLICAS_DEADLINE:.0f}s",
+        REPLICAS_DEADLINE,
+    )
 
 
 # -- resources -------------------------------------------------------------------------------------

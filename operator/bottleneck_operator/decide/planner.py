@@ -271,6 +271,8 @@ def _desired(action: Action) -> object:
         return action.knobs.desired
     if action.replicas is not None:
         return action.replicas.desired
+    if action.hpa is not None:
+        return action.hpa.desired
     assert action.resources is not None
     change = action.resources
     new, old = change.desired.model_dump(), change.replaces.model_dump()

@@ -10,7 +10,9 @@ from ...api.policy import Disruption
 from .batch_size import batch_size
 from .common import Remedy, Saving
 from .data_loader import data_loader
+from .owners import replicas_with
 from .precision import precision
+from .ranks import ranks
 from .replicas import replicas
 from .resources import resources
 
@@ -18,7 +20,7 @@ REMEDIES: dict[str, Remedy] = {
     "BatchSize": batch_size,
     "DataLoader": data_loader,
     "Precision": precision,
-    "Replicas": replicas,
+    "Replicas": replicas_with(replicas, ranks),
     "Resources": resources,
 }
 
