@@ -221,7 +221,7 @@ def test_bounds_are_those_of_the_policy_and_of_the_target(
     room, left = answer
     assert room.actions.replicas is not None
     assert (room.actions.replicas.min, room.actions.replicas.max) == bounds
-    assert left.hpa is None
+    assert (left.hpa, left.gitops) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ JOB_PODS = {"batch.kubernetes.io/controller-uid": "uid-work"}
     ("document", "group", "path", "replicas", "bounds", "labels"),
     [
         (batch_job(), "", "/spec/parallelism", 2, (0, 10_000), JOB_PODS),
-        (batch_job(parallelism=None), "", "/spec/parallelism", 1, (0, 10_000), JOB_PODS),
+        (batch_job(parallelism=None, completions=1), "", "/spec/parallelism", 1, (0, 1), JOB_PODS),
         (
             batch_job({"succeeded": 3}, completions=10),
             "",

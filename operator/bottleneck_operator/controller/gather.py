@@ -100,7 +100,11 @@ class Gatherer:
         bounds, kube = policy.spec.actions.replicas, self.services.kube
         target = await read_target(kube, namespace, ref, bounds.group if bounds else "")
         # An action under way may be about the autoscaler whatever the policy allows by now.
-        self.hpa_known = target.resource.scalable and (bounds is not None or busy)
+        under_way = any(
+            report.status.phase.open and report.spec.action and report.spec.action.hpa
+            for report in self.services.reports.of(policy)
+        )
+        self.hpa_known = target.resource.scalable and (bounds is not None or under_way)
         if self.hpa_known:
             self.hpa = await owner_of_replicas(kube, namespace, ref)
         if target.resource.scalable and bounds and now - self._keda_read >= OWNERS_SECONDS:

@@ -43,8 +43,8 @@ def saving_of_replicas(saving: Saving) -> Saving:
 
 
 def room_for(spec: PolicySpec, facts: Facts) -> tuple[PolicySpec, Facts] | Refusal:
-    """The policy with bounds that the object allows, too, and the facts without an autoscaler whose
-    bounds may be changed; or who owns the replicas, and what to write."""
+    """The policy with bounds that the object allows, too, and the facts without owners, since
+    these are dealt with here; or who owns the replicas, and what to write."""
     bounds = spec.actions.replicas
     if bounds is None:
         return not_allowed("replicas", "actions: {replicas: {min: 1, max: 4}}")
@@ -65,7 +65,7 @@ def room_for(spec: PolicySpec, facts: Facts) -> tuple[PolicySpec, Facts] | Refus
         bounds = bounds.model_copy(update={"min": least, "max": most})
         actions = spec.actions.model_copy(update={"replicas": bounds})
         spec = spec.model_copy(update={"actions": actions})
-    return spec, replace(facts, hpa=None)
+    return spec, replace(facts, hpa=None, gitops="")
 
 
 def _owned(bounds: ReplicasAction, facts: Facts) -> Refusal | None:
