@@ -190,6 +190,14 @@ APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
         (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 3)}, (MOVE, Phase.VERIFYING)),
         (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 1)}, (MOVE, Phase.VERIFYING)),
         (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 2)}, (WAIT, None)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(1, 1)}, (WAIT, None)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 1), "elastic": True}, (WAIT, None)),
+        (
+            R,
+            Phase.APPLIED,
+            {**THREE, "seen": grouped(3, 3), "elastic": True},
+            (MOVE, Phase.VERIFYING),
+        ),
         (R, Phase.APPLIED, {**THREE, "seen": grouped(2, 2, pods=3)}, (WAIT, None)),
         (
             R,

@@ -120,7 +120,7 @@ class Actions:
         running: Sequence[Pod],
         now: float,
     ) -> Progress:
-        known = self.services.reports.of(policy)
+        known, target = self.services.reports.of(policy), self.gatherer.target
         own = desired_knobs([report])
         others = desired_knobs(r for r in known if r.metadata.name != report.metadata.name)
         verdict = None
@@ -128,13 +128,14 @@ class Actions:
             verdict = self._judge(policy, report, observation, histories, now)
         return Progress(
             observation=observation,
-            replicas=self.gatherer.target.replicas if self.gatherer.target else None,
+            replicas=target.replicas if target else None,
             ready=self.gatherer.ready(running),
+            elastic=bool(target and target.scale and target.scale.elastic),
             containers=self._containers(report, running),
             **self._hpa(report),
             in_force_at=in_force_at(histories.values(), own.generation) if own else None,
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
-            target_gone=self.gatherer.target is None or self.gatherer.target.finished,
+            target_gone=target is None or target.finished,
             newest_generation=others.generation if others else 0,
             another_open=any(
                 r.status.phase.open for r in known if r.metadata.name != report.metadata.name

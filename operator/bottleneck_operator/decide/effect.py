@@ -68,6 +68,8 @@ class Progress:
     replicas: int | None = None
     ready: int | None = None
     containers: Sequence[ResizeState] = ()
+    elastic: bool = False
+    """Whether ranks form their group anew when their number changes."""
     hpa: HpaBounds | None = None
     """Bounds of the HorizontalPodAutoscaler, None while they are not known."""
     hpa_gone: bool = False
@@ -172,7 +174,7 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     ready = progress.ready
     if ready is None:
         return Effect(Standing.UNKNOWN)
-    if ready >= change.desired and _grouped(progress.observation):
+    if ready >= change.desired and _gathered(progress, change.desired):
         return Effect(Standing.IN_FORCE, f"{ready} replicas are ready")
     if ready >= change.desired:
         seen = progress.observation
@@ -188,17 +190,23 @@ def _replicas(change: ReplicasChange, phase: Phase, progress: Progress) -> Effec
     )
 
 
-def _grouped(seen: Observation) -> bool:
-    """Whether ranks that train together have all found each other, those of new pods included. A
-    step that only the old ones take must not be measured as the new group's."""
-    together = max((rank.world_size or 1 for rank in seen.ranks), default=1)
+def _gathered(progress: Progress, wanted: int) -> bool:
+    """Whether ranks are heard of in all pods that are wanted and, where they train together, have
+    all found each other. What only the old ones do must not be measured as the new group's."""
+    seen = progress.observation
+    worlds = {rank.world_size for rank in seen.ranks}
+    if worlds <= {None}:
+        return True  # servers
     pods = {rank.pod for rank in seen.ranks}
-    if together <= len(seen.ranks) / max(1, len(pods)):
-        return True  # each pod trains, or serves, for itself
+    if len(pods) < wanted:
+        return False
+    apart = max(world or 1 for world in worlds) <= len(seen.ranks) / len(pods)
+    if apart and not progress.elastic:
+        return True  # each pod trains for itself
     return (
         len(pods) == seen.expected == seen.streaming
         and all(rank.fresh for rank in seen.ranks)
-        and {rank.world_size for rank in seen.ranks} == {len(seen.ranks)}
+        and worlds == {len(seen.ranks)}
     )
 
 
