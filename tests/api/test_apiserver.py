@@ -210,9 +210,19 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(actions={"replicas": {"min": 1}}),
         "spec.actions.replicas.max: Required value",
     ),
-    "replicas of a Job": (
+    "a worker group of a Deployment": (
+        policy(actions={"replicas": {"max": 2, "group": "gpu"}}),
+        "spec.actions: Invalid value: only a RayCluster or RayService has worker groups:"
+        " remove actions.replicas.group",
+    ),
+    "another way with an autoscaler": (
+        policy(actions={"replicas": {"max": 2, "hpa": "Delete"}}),
+        'spec.actions.replicas.hpa: Unsupported value: "Delete": supported values: "Respect",'
+        ' "AdjustBounds"',
+    ),
+    "replicas of a DaemonSet": (
         policy(
-            targetRef=target(apiVersion="batch/v1", kind="Job"),
+            targetRef=target(kind="DaemonSet"),
             objectives={"goodput": {"min": "500"}},
             actions={"replicas": {"max": 2}},
         ),
@@ -427,7 +437,7 @@ def test_defaults_are_filled_in(create: Create) -> None:
         "mode": "Recommend",
         "objectives": {"latency": {"percentile": 95, "target": "250ms"}},
         "actions": {
-            "replicas": {"min": 1, "max": 8, "idle": "5m"},
+            "replicas": {"min": 1, "max": 8, "idle": "5m", "group": "", "hpa": "Respect"},
             "dataLoader": {"maxWorkers": 8, "maxPrefetch": 4},
         },
         "limits": {"cooldown": "60s", "actionsPerHour": 10, "disruption": "InPlace"},
@@ -475,7 +485,8 @@ def test_an_action_is_exactly_one_change(refused: Refused, changes: Object) -> N
     document = report(**changes)
     action = document["spec"]["action"]
     document["spec"]["action"] = {key: value for key, value in action.items() if value is not None}
-    assert "write exactly one change: knobs, replicas, resources or image" in refused(document)
+    said = "write exactly one change: knobs, replicas, resources, image or hpa"
+    assert said in refused(document)
 
 
 def status_of_a_policy() -> Object:

@@ -377,6 +377,10 @@ def allowed(cluster: Cluster, account: str, *question: str) -> bool:
         "patch deployments.apps",
         "update deployments.apps",
         "delete deployments.apps",
+        "delete jobs.batch",
+        "create jobs.batch",
+        "delete horizontalpodautoscalers.autoscaling",
+        "create horizontalpodautoscalers.autoscaling",
         "create bottleneckpolicies.bottleneck.dev",
         "delete bottleneckpolicies.bottleneck.dev",
         "update replicasets.apps",
@@ -405,6 +409,15 @@ def test_nobody_has_rights_that_the_loop_does_not_need(cluster: Cluster, questio
     ],
 )
 def test_the_operator_may_ask_what_is_wrong(cluster: Cluster, question: str) -> None:
+    assert allowed(cluster, OPERATOR, *question.split())
+    assert not allowed(cluster, INJECTOR, *question.split())
+
+
+@pytest.mark.usefixtures("release")
+@pytest.mark.parametrize(
+    "question", ["patch jobs.batch", "patch horizontalpodautoscalers.autoscaling"]
+)
+def test_the_operator_may_set_what_a_policy_can_allow(cluster: Cluster, question: str) -> None:
     assert allowed(cluster, OPERATOR, *question.split())
     assert not allowed(cluster, INJECTOR, *question.split())
 

@@ -11,6 +11,8 @@ from bottleneck_operator.api.report import (
     Action,
     BottleneckReport,
     ContainerResources,
+    HpaBounds,
+    HpaChange,
     KnobsChange,
     Phase,
     ReplicasChange,
@@ -269,6 +271,16 @@ def replicas_action(desired: int = 3, replaces: int = 1) -> Action:
         summary=f"replicas {replaces} → {desired}",
         cause="queueing",
         replicas=ReplicasChange(desired=desired, replaces=replaces),
+    )
+
+
+def hpa_action(old: tuple[int, int] = (1, 3), new: tuple[int, int] = (4, 4)) -> Action:
+    bounds = [HpaBounds(min=least, max=most) for least, most in (old, new)]
+    return Action(
+        type="Replicas",
+        summary=f"autoscaler: minReplicas {old[0]} → {new[0]}",
+        cause="queueing",
+        hpa=HpaChange(name="autoscaler", desired=bounds[1], replaces=bounds[0]),
     )
 
 

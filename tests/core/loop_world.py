@@ -46,7 +46,9 @@ class FakeApi:
         self.reports: dict[str, Object] = {}
         self.missing = ""
         self.refuses: KubeError | None = None
-        """The answer to every write to a pod."""
+        """The answer to every write to a pod, the target or an autoscaler."""
+        self.writes: list[Any] = []
+        """What was written to the target or to an autoscaler."""
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         return Resource(api_version, kind.lower() + "s", kind != "Job")
@@ -62,6 +64,8 @@ class FakeApi:
         if last == self.target["metadata"]["name"]:
             return copy.deepcopy(self.target)
         found = self.lists.get(last, [])
+        if isinstance(found, dict):
+            return copy.deepcopy(found)
         if isinstance(found, Exception):
             raise found
         return {"items": await found() if callable(found) else found}
@@ -79,9 +83,12 @@ class FakeApi:
         if "bottleneckpolicies" in path:
             self.status = body[0]["value"]
             return {}
-        if "/pods/" in path:
+        owned = path.endswith("/" + self.target["metadata"]["name"])
+        if owned or "/pods/" in path or "/horizontalpodautoscalers/" in path:
             if self.refuses is not None:
                 raise self.refuses
+            if "/pods/" not in path:
+                self.writes.append(body)
             return {}
         if path.endswith("/scale"):
             self.target["spec"]["replicas"] = body["spec"]["replicas"]

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from bottleneck_operator.api.conditions import Reason
 from bottleneck_operator.api.policy import PolicySpec
-from bottleneck_operator.api.report import Action, Aim, BottleneckReport, Phase, ReplicasChange
+from bottleneck_operator.api.report import (
+    Action,
+    Aim,
+    BottleneckReport,
+    HpaBounds,
+    Phase,
+    ReplicasChange,
+)
 from bottleneck_operator.decide.decision import Facts, Plan, Refusal
 from bottleneck_operator.decide.idle import RETRY_SECONDS, SILENT_SECONDS, decide_idle, sleeping
 from bottleneck_operator.observe.gate import FRESH_SECONDS, GateView, view_of
+from bottleneck_operator.observe.owners import Hpa
 from bottleneck_operator.observe.trail import Trail
 from bottleneck_sidecar.wire import Gate
 from hypothesis import given
@@ -31,6 +39,7 @@ from .builders import (
     spec,
 )
 
+HPA = Hpa("h", HpaBounds(min=1, max=4))
 IDLE = 300.0
 QUIET = GateView(pods=1, speaking=1, idle_seconds=IDLE)
 BUSY = GateView(pods=1, speaking=1, in_flight=3, idle_seconds=0.0)
@@ -108,7 +117,7 @@ def test_who_is_idle_for_long_enough_sleeps() -> None:
         (HOLDING, allowing(), awake(), None),
         (GateView(), allowing(), awake(), Reason.NO_GATE),
         (SILENT, allowing(), awake(), Reason.GATE_SILENT),
-        (QUIET, allowing(), awake(hpa="h"), Reason.REPLICAS_OWNED_BY_HPA),
+        (QUIET, allowing(), awake(hpa=HPA), Reason.REPLICAS_OWNED_BY_HPA),
         (QUIET, allowing(), awake(gitops="argocd"), Reason.REPLICAS_OWNED_BY_GITOPS),
         (QUIET, allowing(), awake(ready=1), None),
         (QUIET, allowing(), awake(ready=None), None),
@@ -305,7 +314,7 @@ def test_nothing_sleeps_unless_every_word_of_its_gate_allows_it(
     facts = Facts(
         replicas=replicas,
         ready=ready,
-        hpa="h" if owned else None,
+        hpa=HPA if owned else None,
         reports=(slept(),) if by_us else (),
     )
     answer = decide_idle(gate, allowing(least, paused=paused), facts, NOW)

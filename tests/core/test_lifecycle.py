@@ -12,6 +12,7 @@ from bottleneck_operator.api.report import (
     Aim,
     BottleneckReport,
     ContainerResources,
+    HpaBounds,
     Phase,
     Verdict,
     VerdictResult,
@@ -42,6 +43,7 @@ from .builders import (
     LARGE,
     SILENT,
     SMALL,
+    hpa_action,
     knobs_action,
     moment,
     observation,
@@ -87,7 +89,20 @@ LATE_K, LATE_R, LATE_S = KNOBS_DEADLINE + 1, REPLICAS_DEADLINE + 1, RESIZE_DEADL
 OTHER = ContainerResources(cpu_limit="3")
 INFEASIBLE = sized(LARGE, SMALL, "Infeasible", "the node has 1 CPU")
 DEFERRED = sized(LARGE, SMALL, "Deferred", "the node is full")
+H = hpa_action(old=(1, 3), new=(4, 4))
+OLD, NEW, THEIRS = (HpaBounds(min=n, max=m) for n, m in ((1, 3), (4, 4), (2, 3)))
+THREE = {"replicas": 3, "ready": 3}
 V = VerdictResult
+
+
+def grouped(ranks: int, world: int, pods: int | None = None, streaming: int | None = None) -> Any:
+    """Ranks, one in a pod, that say of how many their group is."""
+    seen = [talking(pod=f"pod-{n}", rank=n, world_size=world) for n in range(ranks)]
+    expected = pods or ranks
+    heard = expected if streaming is None else streaming
+    return observation(ranks=seen, expected=expected, streaming=heard)
+
+
 APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
 
 
@@ -147,6 +162,55 @@ APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
         (R, Phase.REVERTING, {"replicas": 1}, (MOVE, Phase.REVERTED)),
         (R, Phase.REVERTING, {"replicas": 2}, (MOVE, Phase.ABANDONED)),
         (R, Phase.REVERTING, {"replicas": None}, (WAIT, None)),
+        # Bounds of an autoscaler, which then has to scale.
+        (H, Phase.PLANNED, {"hpa": OLD}, (APPLY, Phase.APPLIED)),
+        (H, Phase.PLANNED, {"hpa": NEW}, (APPLY, Phase.APPLIED)),
+        (H, Phase.PLANNED, {"hpa": THEIRS}, (MOVE, Phase.ABANDONED)),
+        (H, Phase.PLANNED, {"hpa": None}, (WAIT, None)),
+        (H, Phase.PLANNED, {"hpa_gone": True}, (MOVE, Phase.ABANDONED)),
+        (H, Phase.APPLIED, {"hpa": NEW, "replicas": 3, "ready": 3}, (WAIT, None)),
+        (H, Phase.APPLIED, {"hpa": NEW, "replicas": 4, "ready": 3}, (WAIT, None)),
+        (H, Phase.APPLIED, {"hpa": NEW, "replicas": None, "ready": 4}, (WAIT, None)),
+        (H, Phase.APPLIED, {"hpa": NEW, "replicas": 4, "ready": 4}, (MOVE, Phase.VERIFYING)),
+        (H, Phase.APPLIED, {"hpa": NEW, "replicas": 6, "ready": 6}, (MOVE, Phase.VERIFYING)),
+        (H, Phase.APPLIED, {"hpa": OLD, "replicas": 4, "ready": 4}, (MOVE, Phase.ABANDONED)),
+        (
+            H,
+            Phase.APPLIED,
+            {"hpa": NEW, "replicas": 4, "ready": 3, "seconds": LATE_R},
+            (MOVE, Phase.REVERTING),
+        ),
+        (H, Phase.VERIFYING, {"hpa": None}, (WAIT, None)),
+        (H, Phase.VERIFYING, {"hpa": THEIRS}, (MOVE, Phase.ABANDONED)),
+        (H, Phase.REVERTING, {"hpa": NEW}, (UNDO, None)),
+        (H, Phase.REVERTING, {"hpa": OLD}, (MOVE, Phase.REVERTED)),
+        (H, Phase.REVERTING, {"hpa": THEIRS}, (MOVE, Phase.ABANDONED)),
+        (H, Phase.REVERTING, {"hpa_gone": True}, (MOVE, Phase.ABANDONED)),
+        # Ranks that train together: all of them must have found each other.
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 3)}, (MOVE, Phase.VERIFYING)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 1)}, (MOVE, Phase.VERIFYING)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 2)}, (WAIT, None)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(1, 1)}, (WAIT, None)),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(3, 1), "elastic": True}, (WAIT, None)),
+        (
+            R,
+            Phase.APPLIED,
+            {**THREE, "seen": grouped(3, 3), "elastic": True},
+            (MOVE, Phase.VERIFYING),
+        ),
+        (R, Phase.APPLIED, {**THREE, "seen": grouped(2, 2, pods=3)}, (WAIT, None)),
+        (
+            R,
+            Phase.APPLIED,
+            {**THREE, "seen": grouped(3, 2), "seconds": LATE_R},
+            (MOVE, Phase.REVERTING),
+        ),
+        (
+            R,
+            Phase.APPLIED,
+            {**THREE, "seen": grouped(2, 2, pods=3, streaming=2), "seconds": LATE_R},
+            (WAIT, None),
+        ),
         # Resources.
         (S, Phase.PLANNED, {"containers": [sized(SMALL)]}, (APPLY, Phase.APPLIED)),
         (S, Phase.PLANNED, {"containers": [sized(LARGE)]}, (APPLY, Phase.APPLIED)),
@@ -191,7 +255,7 @@ APPLY, UNDO, WAIT, MOVE = Step.APPLY, Step.UNDO, Step.WAIT, Step.MOVE
         # The target is gone.
         *(
             (action, phase, {"target_gone": True}, (MOVE, Phase.ABANDONED))
-            for action in (K, R, S)
+            for action in (K, R, S, H)
             for phase in Phase
             if phase.open
         ),
@@ -220,11 +284,11 @@ def test_the_next_step(
         (V.NO_DATA, (WAIT, None)),
     ],
 )
-@pytest.mark.parametrize("action", [K, R, S], ids=["knobs", "replicas", "resources"])
+@pytest.mark.parametrize("action", [K, R, S, H], ids=["knobs", "replicas", "resources", "hpa"])
 def test_the_verdict_keeps_or_undoes(
     action: Action, result: VerdictResult, expected: tuple[Step, Phase | None]
 ) -> None:
-    done = {"annotated": True, "replicas": 3, "containers": [sized(LARGE)]}
+    done = {"annotated": True, "replicas": 3, "containers": [sized(LARGE)], "hpa": NEW}
     found = step(action, Phase.VERIFYING, **done, verdict=verdict(result))
     assert (found.step, found.phase) == expected
     assert found.verdict == (None if result is V.NO_DATA else verdict(result))

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 from bottleneck_operator.api.conditions import Reason
 from bottleneck_operator.api.policy import PolicySpec
-from bottleneck_operator.api.report import Action, KnobsChange, Phase, Verdict, VerdictResult
+from bottleneck_operator.api.report import (
+    Action,
+    HpaBounds,
+    KnobsChange,
+    Phase,
+    Verdict,
+    VerdictResult,
+)
 from bottleneck_operator.decide.decision import Decision, Facts, Plan, Refusal
 from bottleneck_operator.decide.planner import decide
 from bottleneck_operator.decide.remedies.common import WORTH
 from bottleneck_operator.decide.remedies.replicas import TARGET_OCCUPANCY
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.observation import Observation, Signal, WorkloadType
+from bottleneck_operator.observe.owners import Hpa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,7 +164,7 @@ def _desired(decision: Decision) -> int:
 OPEN = report(knobs_action(), Phase.VERIFYING, applied_at=moment(-20))
 SLOW = servers(inference_serviceSeconds=reading(1, "s"))
 HOT = {"disruption": "HotOnly"}
-HPA = replace(FACTS, hpa="autoscaler")
+HPA = replace(FACTS, hpa=Hpa("autoscaler", HpaBounds(min=1, max=4)))
 GITOPS = replace(FACTS, gitops="argocd-controller")
 PENDING = replace(FACTS, replicas=4, ready=2)
 FULL = replace(FACTS, replicas=6, ready=6)

@@ -16,6 +16,7 @@ from bottleneck_operator.report.status import Problem, View, status_of, substanc
 
 from .builders import (
     MISSING,
+    hpa_action,
     knobs_action,
     moment,
     observation,
@@ -72,6 +73,7 @@ def condition(status: PolicyStatus, kind: Condition) -> ConditionStatus:
                 (knobs_action(), Phase.PLANNED, ("True", Reason.APPLYING)),
                 (knobs_action(), Phase.APPLIED, ("True", Reason.AWAITING_ACKNOWLEDGEMENT)),
                 (replicas_action(), Phase.APPLIED, ("True", Reason.AWAITING_REPLICAS)),
+                (hpa_action(), Phase.APPLIED, ("True", Reason.AWAITING_REPLICAS)),
                 (knobs_action(), Phase.VERIFYING, ("True", Reason.VERIFYING)),
                 (knobs_action(), Phase.REVERTING, ("True", Reason.REVERTING)),
                 (knobs_action(), Phase.RECOMMENDED, ("False", Reason.IDLE)),

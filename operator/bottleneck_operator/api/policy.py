@@ -150,6 +150,13 @@ class Objectives(Model):
     )
 
 
+class HpaMode(StrEnum):
+    """What becomes of a HorizontalPodAutoscaler that scales the target."""
+
+    RESPECT = "Respect"
+    ADJUST_BOUNDS = "AdjustBounds"
+
+
 class ReplicasAction(Model):
     """Bounds within which the operator may set the number of replicas."""
 
@@ -178,6 +185,17 @@ class ReplicasAction(Model):
         "5m",
         description="With min 0: how long no request may have come, been answered or waited before"
         ' the workload is scaled to zero, at least "10s".',
+    )
+    group: str = Field(
+        "",
+        max_length=63,
+        description="Name of the worker group of a RayCluster or RayService; may be left out where"
+        " it has one.",
+    )
+    hpa: HpaMode = Field(
+        HpaMode.RESPECT,
+        description="Respect (the default): replicas that a HorizontalPodAutoscaler scales are left"
+        " to it. AdjustBounds: its minReplicas and maxReplicas are changed, within min and max.",
     )
 
 
@@ -415,9 +433,16 @@ class PolicySpec(Model):
         ),
         Rule(
             "!has(self.actions) || !has(self.actions.replicas)"
-            " || !(self.targetRef.kind in ['CronJob', 'DaemonSet', 'Job', 'Pod'])",
+            " || !(self.targetRef.kind in ['CronJob', 'DaemonSet', 'Pod'])",
             "a workload of this kind has no number of replicas to change: remove actions.replicas,"
-            " or target a Deployment or a StatefulSet",
+            " or target a Deployment, a StatefulSet or a Job",
+            ".actions",
+        ),
+        Rule(
+            "!has(self.actions) || !has(self.actions.replicas)"
+            " || !has(self.actions.replicas.group) || self.actions.replicas.group == ''"
+            " || self.targetRef.kind in ['RayCluster', 'RayService']",
+            "only a RayCluster or RayService has worker groups: remove actions.replicas.group",
             ".actions",
         ),
         Rule(

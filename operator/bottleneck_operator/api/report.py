@@ -170,6 +170,21 @@ class ReplicasChange(Model):
     replaces: int = Field(ge=0)
 
 
+class HpaBounds(Model):
+    """Fewest and most replicas that a HorizontalPodAutoscaler sets."""
+
+    min: int = Field(ge=0)
+    max: int = Field(ge=1)
+
+
+class HpaChange(Model):
+    """New bounds of the HorizontalPodAutoscaler that scales the target, and what they replace."""
+
+    name: str
+    desired: HpaBounds
+    replaces: HpaBounds
+
+
 class ResourcesChange(Model):
     """New CPU and memory of one container of the running pods, and what they replace."""
 
@@ -260,9 +275,9 @@ class Action(Model):
 
     rules = (
         Rule(
-            "[has(self.knobs), has(self.replicas), has(self.resources), has(self.image)]"
-            ".filter(x, x).size() == 1",
-            "write exactly one change: knobs, replicas, resources or image",
+            "[has(self.knobs), has(self.replicas), has(self.resources), has(self.image),"
+            " has(self.hpa)].filter(x, x).size() == 1",
+            "write exactly one change: knobs, replicas, resources, image or hpa",
         ),
     )
 
@@ -278,6 +293,7 @@ class Action(Model):
     replicas: ReplicasChange | None = None
     resources: ResourcesChange | None = None
     image: ImageChange | None = None
+    hpa: HpaChange | None = None
     prediction: Prediction | None = None
     cost: Cost | None = None
 

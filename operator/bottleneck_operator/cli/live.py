@@ -139,7 +139,9 @@ def with_sidecar(pods: Sequence[Pod], what: str) -> list[Pod]:
 async def read_target_of(kube: Kube, policy: BottleneckPolicy) -> Target:
     """The target of a policy; what is wrong with it comes out as ``RefusedError``."""
     try:
-        return await read_target(kube, policy.metadata.namespace, policy.spec.target_ref)
+        bounds, ref = policy.spec.actions.replicas, policy.spec.target_ref
+        group = bounds.group if bounds else ""
+        return await read_target(kube, policy.metadata.namespace, ref, group)
     except TargetError as error:
         if error.kind == "forbidden":
             raise KubeError(403, str(error)) from None

@@ -8,7 +8,9 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..act import hpa as act_hpa
 from ..act import images as act_images
 from ..act import knobs as act_knobs
 from ..act import resources as act_resources
@@ -141,7 +143,7 @@ class Actions:
         running: Sequence[Pod],
         now: float,
     ) -> Progress:
-        known = self.services.reports.of(policy)
+        known, target = self.services.reports.of(policy), self.gatherer.target
         own = desired_knobs([report])
         others = desired_knobs(r for r in known if r.metadata.name != report.metadata.name)
         verdict = None
@@ -149,12 +151,14 @@ class Actions:
             verdict = self._judge(policy, report, observation, histories, now)
         return Progress(
             observation=observation,
-            replicas=self.gatherer.target.replicas if self.gatherer.target else None,
-            ready=self._ready(running),
+            replicas=target.replicas if target else None,
+            ready=self.gatherer.ready(running),
+            elastic=bool(target and target.scale and target.scale.elastic),
             containers=self._containers(report, running),
+            **self._hpa(report),
             in_force_at=in_force_at(histories.values(), own.generation) if own else None,
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
-            target_gone=self.gatherer.target is None or self.gatherer.target.finished,
+            target_gone=target is None or target.finished,
             newest_generation=others.generation if others else 0,
             another_open=any(
                 r.status.phase.open for r in known if r.metadata.name != report.metadata.name
@@ -198,11 +202,14 @@ class Actions:
         states = (pod.size(action.resources.container) for pod in running)
         return tuple(state for state in states if state is not None)
 
-    def _ready(self, running: Sequence[Pod]) -> int | None:
-        """Ready replicas: the watch of pods knows sooner than the target's status does."""
-        if self.gatherer.target is None or self.gatherer.target.ready is None:
-            return None
-        return max(self.gatherer.target.ready, sum(pod.ready for pod in running))
+    def _hpa(self, report: BottleneckReport) -> dict[str, Any]:
+        action = report.spec.action
+        if action is None or action.hpa is None or not self.gatherer.hpa_known:
+            return {}
+        found = self.gatherer.hpa
+        if found is None or found.name != action.hpa.name:
+            return {"hpa_gone": True}
+        return {"hpa": found.bounds}
 
     def _judge(
         self,
@@ -313,6 +320,12 @@ class Actions:
                 old, new = new, old
             namespace = policy.metadata.namespace
             await set_replicas(self.services.kube, namespace, self.gatherer.target, old, new)
+        elif (bounds := action.hpa) is not None:
+            now, then = bounds.replaces, bounds.desired
+            if undo:
+                now, then = then, now
+            namespace = policy.metadata.namespace
+            await act_hpa.set_bounds(self.services.kube, namespace, bounds.name, now, then)
         elif (change := action.resources) is not None:
             new_size, sizes = change.desired, (change.replaces, *change.earlier)
             if undo:

@@ -17,12 +17,19 @@ from ..decide.lifecycle import evidence_window, last_change, rolled_by_us
 from ..decide.standstill import judge_workload
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import Baselines
-from ..observe.cluster import Target, owner_of_replicas, owner_of_resources, read_target
+from ..observe.cluster import (
+    Target,
+    owner_of_replicas,
+    owner_of_resources,
+    read_target,
+    scaled_object_of,
+)
 from ..observe.facts import ClusterFacts, Moments, facts_of
 from ..observe.gate import GateView, view_of
 from ..observe.history import History
 from ..observe.inquiry import Inquiry
 from ..observe.observation import Observation
+from ..observe.owners import Hpa, ScaledObject
 from ..observe.pods import Pod
 from ..observe.trail import Trail
 from ..observe.windows import observe
@@ -40,8 +47,9 @@ TARGET_SECONDS = 5.0
 BUSY_SECONDS = 1.0
 """The same while an action is under way."""
 
-VPA_SECONDS = 60.0
-"""How old the answer may be whether a VerticalPodAutoscaler owns the resources."""
+OWNERS_SECONDS = 60.0
+"""How old the answer may be whether a VerticalPodAutoscaler owns the resources, or a ScaledObject
+without an autoscaler (a paused one) the replicas."""
 
 GRACE_SECONDS = 20.0
 """How long a running pod may be silent before it counts as missing."""
@@ -68,15 +76,18 @@ class Gatherer:
     key: str
     wake: asyncio.Event
     target: Target | None = None
-    hpa: str | None = None
+    hpa: Hpa | None = None
+    hpa_known: bool = False
+    """Whether it was asked who scales the target."""
+    scaled_object: ScaledObject | None = None
     vpa: str | None = None
     inquiry: Inquiry = field(default_factory=Inquiry)
     onset: Onset = field(default_factory=Onset)
     baselines: Baselines = field(default_factory=Baselines)
     trail: Trail = field(default_factory=Trail)
     _gate_heard: float | None = None
-    _hpa_known: bool = False
     _vpa_read: float = 0.0
+    _keda_read: float = 0.0
     _target_read: float = 0.0
     _first_seen: dict[str, float] = field(default_factory=dict)
 
@@ -89,12 +100,21 @@ class Gatherer:
         # Cleared first: a failed read must not leave an old answer standing as if it were new.
         self.target = None
         namespace, ref = policy.metadata.namespace, policy.spec.target_ref
-        target = await read_target(self.services.kube, namespace, ref)
-        self._hpa_known = target.replicas is not None and policy.spec.actions.replicas is not None
-        if self._hpa_known:
-            self.hpa = await owner_of_replicas(self.services.kube, namespace, ref)
-        if policy.spec.actions.resources is not None and now - self._vpa_read >= VPA_SECONDS:
-            self.vpa = await owner_of_resources(self.services.kube, namespace, ref)
+        bounds, kube = policy.spec.actions.replicas, self.services.kube
+        target = await read_target(kube, namespace, ref, bounds.group if bounds else "")
+        # An action under way may be about the autoscaler whatever the policy allows by now.
+        under_way = any(
+            report.status.phase.open and report.spec.action and report.spec.action.hpa
+            for report in self.services.reports.of(policy)
+        )
+        self.hpa_known = target.resource.scalable and (bounds is not None or under_way)
+        if self.hpa_known:
+            self.hpa = await owner_of_replicas(kube, namespace, ref)
+        if target.resource.scalable and bounds and now - self._keda_read >= OWNERS_SECONDS:
+            self.scaled_object = await scaled_object_of(kube, namespace, ref)
+            self._keda_read = now
+        if policy.spec.actions.resources is not None and now - self._vpa_read >= OWNERS_SECONDS:
+            self.vpa = await owner_of_resources(kube, namespace, ref)
             self._vpa_read = now
         self.target, self._target_read = target, now
 
@@ -111,6 +131,14 @@ class Gatherer:
     def running(self, policy: BottleneckPolicy) -> list[Pod]:
         """Those of them that run."""
         return [pod for pod in self.pods(policy) if pod.running]
+
+    def ready(self, running: Sequence[Pod]) -> int | None:
+        """Ready replicas: the watch of pods knows sooner than the target's status does. None where
+        the target has no scale."""
+        if self.target is None or self.target.ready is None:
+            return None
+        pods = self.target.scale.pods if self.target.scale else 1
+        return max(self.target.ready, sum(pod.ready for pod in running) // pods)
 
     def histories(self, running: Sequence[Pod]) -> dict[str, History]:
         """Telemetry of these pods, which are followed from now on, and no others."""
@@ -214,8 +242,8 @@ class Gatherer:
     def _facts(self, policy: BottleneckPolicy, now: float) -> ClusterFacts:
         assert self.target is not None
         answers = self.inquiry.answers
-        if self._hpa_known:
-            answers = answers.with_hpa(self.hpa)
+        if self.hpa_known:
+            answers = answers.with_hpa(self.hpa.name if self.hpa else None)
         change = answers.change
         if change is not None and rolled_by_us(self.services.reports.of(policy), change.at):
             answers = replace(answers, change=None)
@@ -242,7 +270,7 @@ class Gatherer:
             policy.metadata.namespace,
             self.target,
             pods_known=known,
-            hpa_known=self._hpa_known,
+            hpa_known=self.hpa_known,
             now=now,
         )
         for what, count in self.inquiry.requests.items():

@@ -281,8 +281,11 @@ class PolicyLoop:
         return Facts(
             policy_generation=policy.metadata.generation,
             replicas=target.replicas if target else None,
-            ready=target.ready if target else None,
+            ready=self._gatherer.ready(seen.running),
             hpa=self._gatherer.hpa,
+            scaled_object=self._gatherer.scaled_object,
+            kueue=target.kueue if target else "",
+            scale=target.scale if target else None,
             gitops=target.workload.gitops if target else "",
             vpa=self._gatherer.vpa,
             generation=max(issued_generation(known), carried),

@@ -9,7 +9,9 @@ from ..api.conditions import Reason
 from ..api.meta import Setting
 from ..api.report import Action, Alternative, BottleneckReport, Symptom, Trade
 from ..observe.containers import ResizeState
+from ..observe.owners import Hpa, ScaledObject
 from ..observe.rollout import Rollout
+from ..observe.scale import Scale
 from ..observe.trail import Trail
 
 
@@ -28,9 +30,11 @@ class Gift:
 class Facts:
     """What the cluster says about the target and about what was done before.
 
-    ``replicas`` is None where the target has no scale; ``hpa`` names a HorizontalPodAutoscaler that
-    owns them, ``gitops`` a program that sets them to what its repository says, ``vpa`` a
-    VerticalPodAutoscaler that owns the resources. ``generation`` is the newest knobs generation
+    ``replicas`` is None where the target has no scale, or one that cannot be set; ``scale`` says
+    more of kinds that are scaled by path. ``hpa`` is a HorizontalPodAutoscaler that owns them,
+    ``scaled_object`` one of KEDA's, ``kueue`` the queue that admits the pods, ``gitops`` names a
+    program that sets them to what its repository says, ``vpa`` a VerticalPodAutoscaler that owns
+    the resources. ``generation`` is the newest knobs generation
     ever issued for this policy.
     ``containers`` are those of the running pods, by name, without the sidecar. ``reports`` are the
     policy's earlier reports, oldest first.
@@ -39,7 +43,10 @@ class Facts:
     policy_generation: int = 0
     replicas: int | None = None
     ready: int | None = None
-    hpa: str | None = None
+    hpa: Hpa | None = None
+    scaled_object: ScaledObject | None = None
+    kueue: str = ""
+    scale: Scale | None = None
     gitops: str = ""
     vpa: str | None = None
     generation: int = 0

@@ -24,6 +24,7 @@ from ..observe.gate import GateView
 from ..observe.windows import WINDOW_SECONDS
 from .decision import Facts, Plan, Refusal
 from .planner import too_soon
+from .remedies.owners import room_for
 
 IDLE = "idle"
 """Cause of a scaling to zero."""
@@ -88,11 +89,14 @@ def _sleep(
             f"{gate.pods - gate.speaking} of {gate.pods} pods of the gate are silent, so it is not "
             "scaled to zero; look at their log, and whether the operator may dial their port 9709",
         )
-    owner = facts.hpa or facts.gitops
-    if owner:
-        reason = Reason.REPLICAS_OWNED_BY_HPA if facts.hpa else Reason.REPLICAS_OWNED_BY_GITOPS
+    owned = room_for(spec, facts)
+    if isinstance(owned, Refusal):
+        return owned
+    if facts.hpa is not None:
         return Refusal(
-            reason, f"{owner} sets the replicas, so they are not scaled to zero; write min: 1"
+            Reason.REPLICAS_OWNED_BY_HPA,
+            f"HorizontalPodAutoscaler {facts.hpa} sets the replicas, so they are not scaled to"
+            " zero; write min: 1",
         )
     if gate.idle_seconds is None or gate.idle_seconds < idle or gate.held or gate.in_flight:
         return None

@@ -248,6 +248,8 @@ def _desired(action: Action) -> object:
         return action.replicas.desired
     if action.image is not None:
         return action.image.container, action.image.desired
+    if action.hpa is not None:
+        return action.hpa.desired
     assert action.resources is not None
     change = action.resources
     new, old = change.desired.model_dump(), change.replaces.model_dump()

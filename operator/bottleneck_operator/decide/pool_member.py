@@ -9,10 +9,11 @@ from ..api.report import BottleneckReport, Phase, TradeRole, VerdictResult
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from ..observe.pods import Pod
-from .decision import Facts
+from .decision import Facts, Refusal
 from .marginal import forecast
 from .planner import regretted, too_soon
 from .pool import Member, Past, Shortage
+from .remedies.owners import room_for
 from .trading import Side, other_side
 
 
@@ -82,12 +83,11 @@ def _no_giver(policy: BottleneckPolicy, facts: Facts, now: float) -> str:
     spec = policy.spec
     if why := _may_not_act(policy):
         return why
-    if facts.replicas is None:
-        return "its replicas cannot be changed: the target has no scale"
-    if facts.hpa:
+    owned = room_for(spec, facts)
+    if isinstance(owned, Refusal):
+        return owned.message
+    if facts.hpa is not None:
         return f"HorizontalPodAutoscaler {facts.hpa} owns its replicas"
-    if facts.gitops:
-        return f"{facts.gitops} sets its replicas"
     if spec.limits.disruption is Disruption.HOT_ONLY:
         return "its limits.disruption is HotOnly"
     held = too_soon(spec, facts, now)

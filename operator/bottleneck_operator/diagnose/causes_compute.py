@@ -150,6 +150,7 @@ COMPUTE_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.dataShare", "<", 0.20, XPROF),
             ),
         ),
+        remedies=("Replicas",),
         advice="Use mixed precision, train fewer parameters (LoRA adapters on a frozen model), a"
         " smaller model, a faster device, or more ranks.",
     ),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..api.meta import TargetRef
-from ..kube import Kube, KubeError, Resource
-from .documents import part
+from ..kube import Kube, KubeError, Object, Resource
+from .documents import items, part
+from .owners import Hpa, ScaledObject, hpa_of, kueue_of, scaled_object, scales
 from .pods import Pod
+from .scale import Scale, scale_of
 from .selectors import Selector, from_string, matches
-from .workload import Workload, workload_of
+from .workload import Workload, gitops_of, workload_of
 
 
 class TargetError(Exception):
@@ -23,8 +25,10 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The workload of a policy. ``replicas`` and ``ready`` are None where it has no scale;
-    ``active`` tells whether it has any pod that runs."""
+    """The workload of a policy. ``replicas`` and ``ready`` are None where it has no scale, or one
+    that cannot be set; ``active`` tells whether it has any pod that runs. ``scale`` is there for
+    kinds that are scaled by path, and ``holder`` the resource and name of the object to write to.
+    """
 
     ref: TargetRef
     resource: Resource
@@ -35,11 +39,15 @@ class Target:
     active: bool
     finished: bool
     workload: Workload = field(default_factory=Workload)
+    scale: Scale | None = None
+    holder: tuple[Resource, str] | None = None
+    kueue: str = ""
+    """The queue through which Kueue admits its pods, if it does."""
 
 
-async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
-    """The target as it is now. Raises ``TargetError`` with kind ``missing``, ``unsupported`` or
-    ``forbidden``."""
+async def read_target(kube: Kube, namespace: str, ref: TargetRef, group: str = "") -> Target:
+    """The target as it is now; ``group`` is the worker group to scale where it has several. Raises
+    ``TargetError`` with kind ``missing``, ``unsupported`` or ``forbidden``."""
     resource = await kube.resource(ref.api_version, ref.kind)
     if resource is None:
         raise TargetError(
@@ -48,13 +56,18 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         )
     try:
         found = await kube.get(resource.path(namespace, ref.name))
+        # An object need not say of itself what it was asked for by.
+        found = {"apiVersion": ref.api_version, "kind": ref.kind, **found}
+        scale = scale_of(found, group)
+        if scale is not None:
+            return await _scaled_by_path(kube, namespace, ref, resource, found, scale, group)
         spec, status = found.get("spec", {}), found.get("status", {})
         selector = spec.get("selector")
         replicas, ready = spec.get("replicas"), status.get("readyReplicas", 0)
         if resource.scalable and (replicas is None or not isinstance(selector, dict)):
-            scale = await kube.get(resource.path(namespace, ref.name, "scale"))
-            replicas = scale["spec"].get("replicas", 0)
-            selector = from_string((scale.get("status") or {}).get("selector", ""))
+            answer = await kube.get(resource.path(namespace, ref.name, "scale"))
+            replicas = answer["spec"].get("replicas", 0)
+            selector = from_string((answer.get("status") or {}).get("selector", ""))
     except KubeError as error:
         if error.not_found:
             message = f"{ref} does not exist in namespace {namespace}; create it, or mend targetRef"
@@ -74,12 +87,46 @@ async def read_target(kube: Kube, namespace: str, ref: TargetRef) -> Target:
         replicas=replicas if resource.scalable else None,
         ready=ready if resource.scalable else None,
         active=bool(status.get("active") or status.get("readyReplicas")),
-        finished=any(
-            condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
-            for condition in status.get("conditions") or []
-            if ref.kind == "Job"
-        ),
+        finished=False,
         workload=workload_of(found, replicas if resource.scalable else None),
+        kueue=kueue_of(found),
+    )
+
+
+async def _scaled_by_path(
+    kube: Kube,
+    namespace: str,
+    ref: TargetRef,
+    resource: Resource,
+    found: Object,
+    scale: Scale,
+    group: str,
+) -> Target:
+    holder, holding = (resource, ref.name), found
+    if scale.child is not None:
+        version, kind, name = scale.child
+        inner = await kube.resource(version, kind)
+        if inner is None:
+            raise TargetError("unsupported", f"{ref} needs {kind} in {version}, which is not there")
+        holding = {"apiVersion": version, "kind": kind}
+        holding |= await kube.get(inner.path(namespace, name))
+        holder, scale = (inner, name), scale_of(holding, group) or scale
+    # Only a Job says in its status what its pods lack.
+    workload = workload_of(found)
+    return Target(
+        ref=ref,
+        resource=resource,
+        uid=found["metadata"]["uid"],
+        selector=scale.selector,
+        replicas=scale.replicas,
+        # Counted by the watch of pods.
+        ready=None if scale.replicas is None else 0,
+        active=scale.active,
+        finished=scale.finished,
+        workload=replace(workload, gitops=gitops_of(part(holding, "metadata"), scale.path[1:])),
+        scale=scale,
+        holder=holder,
+        kueue=kueue_of(found),
     )
 
 
@@ -111,11 +158,17 @@ async def disruptions_allowed(kube: Kube, namespace: str, pods: Sequence[Pod]) -
     return min(allowed, default=None)
 
 
-async def owner_of_replicas(kube: Kube, namespace: str, ref: TargetRef) -> str | None:
-    """Name of the HorizontalPodAutoscaler that scales the target, if any."""
+async def owner_of_replicas(kube: Kube, namespace: str, ref: TargetRef) -> Hpa | None:
+    """The HorizontalPodAutoscaler that scales the target, if any. Raises ``KubeError``."""
     listed = await kube.get(f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers")
-    for item in listed.get("items", []):
-        target = item["spec"]["scaleTargetRef"]
-        if target["kind"] == ref.kind and target["name"] == ref.name:
-            return str(item["metadata"]["name"])
-    return None
+    return next((hpa_of(item) for item in items(listed.get("items")) if scales(item, ref)), None)
+
+
+async def scaled_object_of(kube: Kube, namespace: str, ref: TargetRef) -> ScaledObject | None:
+    """The ScaledObject of KEDA that scales the target, if any. Raises ``KubeError``."""
+    resource = await kube.resource("keda.sh/v1alpha1", "ScaledObject")
+    if resource is None:
+        return None
+    listed = items((await kube.get(resource.path(namespace))).get("items"))
+    found = (scaled_object(item) for item in listed if scales(item, ref, "Deployment"))
+    return next(found, None)

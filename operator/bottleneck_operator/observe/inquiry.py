@@ -83,7 +83,7 @@ class Inquiry:
         questions: list[tuple[Topic, Callable[[], Awaitable[dict[str, Any]]]]] = [
             (Topic.CHANGE, lambda: self._change(kube, namespace, target)),
         ]
-        if not hpa_known and target.replicas is not None:
+        if not hpa_known and target.replicas is not None and target.resource.scalable:
             questions.append((Topic.HPA, lambda: self._hpa(kube, namespace, target)))
         if workload.missing != 0 and not workload.refused and target.ref.kind != "Deployment":
             # A Deployment's own conditions say what its pods were refused for; of others only
@@ -143,7 +143,8 @@ class Inquiry:
 
     async def _hpa(self, kube: Kube, namespace: str, target: Target) -> dict[str, Any]:
         self._count("horizontalpodautoscalers")
-        return {"hpa": await owner_of_replicas(kube, namespace, target.ref)}
+        found = await owner_of_replicas(kube, namespace, target.ref)
+        return {"hpa": found.name if found else None}
 
     async def _refusal(
         self, kube: Kube, namespace: str, target: Target, now: float

@@ -60,6 +60,8 @@ class Rank:
     result: str
     message: str
     fresh: bool
+    world_size: int | None = None
+    """Ranks of the group that it trains in; None for a server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ def _ranks(fresh: Mapping[str, History], now: float) -> Iterable[Rank]:
                 result=ack.result if ack else "",
                 message=ack.message if ack else "",
                 fresh=now - received + sample.ages.get(process.epoch, 0.0) <= STALE_SECONDS,
+                world_size=process.world_size if isinstance(process, TrainingRank) else None,
             )
 
 

@@ -3,6 +3,7 @@ template. Pure."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -126,11 +127,13 @@ def touch_of(metadata: Document) -> Touch | None:
     return max(found, key=lambda touch: touch.at, default=None)
 
 
-def gitops_of(metadata: Document) -> str:
-    """The GitOps manager that owns the field ``spec.replicas``, or nothing."""
+def gitops_of(metadata: Document, path: Iterable[str | int] = ("replicas",)) -> str:
+    """The GitOps manager that owns a field of ``spec`` (by default ``replicas``), or nothing. A
+    list is owned as a whole."""
+    names = [f"f:{step}" for step in itertools.takewhile(lambda s: isinstance(s, str), path)]
     for entry in items(metadata.get("managedFields")):
         manager = clean(entry.get("manager"), 128)
-        owns = "f:replicas" in part(entry, "fieldsV1", "f:spec")
+        owns = names[-1] in part(entry, "fieldsV1", "f:spec", *names[:-1]) if names else False
         if owns and not entry.get("subresource") and manager.startswith(GITOPS):
             return manager
     return ""

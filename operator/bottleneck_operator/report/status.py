@@ -186,8 +186,8 @@ def _sentences(lines: Iterable[str]) -> str:
 def _progressing(view: View, condition: _Condition) -> ConditionStatus:
     for report in view.reports:
         if report.status.phase.open and report.spec.action is not None:
-            reason = _PROGRESS[report.status.phase]
-            if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.replicas:
+            reason, action = _PROGRESS[report.status.phase], report.spec.action
+            if reason is Reason.AWAITING_ACKNOWLEDGEMENT and (action.replicas or action.hpa):
                 reason = Reason.AWAITING_REPLICAS
             if reason is Reason.AWAITING_ACKNOWLEDGEMENT and report.spec.action.resources:
                 reason = Reason.AWAITING_RESIZE

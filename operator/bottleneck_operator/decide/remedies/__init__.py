@@ -11,7 +11,9 @@ from .batch_size import batch_size
 from .common import Remedy, Saving
 from .data_loader import data_loader
 from .gift import give
+from .owners import replicas_with
 from .precision import precision
+from .ranks import ranks
 from .replicas import replicas
 from .requests import spare
 from .resources import resources
@@ -21,7 +23,7 @@ REMEDIES: dict[str, Remedy] = {
     "BatchSize": batch_size,
     "DataLoader": data_loader,
     "Precision": precision,
-    "Replicas": replicas,
+    "Replicas": replicas_with(replicas, ranks),
     "Resources": resources,
     "Variant": variants,
 }
