@@ -79,6 +79,8 @@ class Reason(StrEnum):
     KNOB_NOT_SETTABLE = "KnobNotSettable"
     QUARANTINED = "Quarantined"
     REPLICAS_PENDING = "ReplicasPending"
+    CAPACITY_EXHAUSTED = "CapacityExhausted"
+    """The pods that were asked for last find no room in the cluster."""
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
     REPLICAS_OWNED_BY_GITOPS = "ReplicasOwnedByGitOps"
     RESOURCES_OWNED_BY_VPA = "ResourcesOwnedByVPA"

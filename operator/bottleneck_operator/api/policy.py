@@ -163,6 +163,11 @@ class ReplicasAction(Model):
 
     min: int = Field(1, ge=1, le=10000, description="Fewest replicas, at least 1.")
     max: int = Field(ge=1, le=10000, description="Most replicas.")
+    stabilization: Duration = Field(
+        "10m",
+        description="How far back load is looked at: fewer replicas must have been enough for so"
+        " long before any is taken away, and bursts of that time are expected again.",
+    )
 
 
 class DataLoaderAction(Model):

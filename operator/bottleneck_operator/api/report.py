@@ -223,6 +223,11 @@ class Action(Model):
     resources: ResourcesChange | None = None
     prediction: Prediction | None = None
 
+    @property
+    def grows(self) -> bool:
+        """Whether it adds replicas."""
+        return self.replicas is not None and self.replicas.desired > self.replicas.replaces
+
 
 class Metric(Model):
     """By what the action is judged."""
@@ -263,6 +268,9 @@ class ReportSpec(Model):
     )
     bin_seconds: float = Field(1.0, gt=0, description="Width of a bin, in seconds.")
     action: Action | None = Field(None, description="Absent when only people can act.")
+    supersedes: str = Field(
+        "", description="Name of the open report whose action this one carries further, if any."
+    )
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 
 

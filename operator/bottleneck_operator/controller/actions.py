@@ -15,8 +15,8 @@ from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
 from ..api.report import Aim, BottleneckReport, Phase, Verdict
 from ..decide.effect import Progress
-from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
-from ..diagnose.objectives import unmet
+from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
+from ..diagnose.objectives import all_met, unmet
 from ..kube import KubeError
 from ..observe.containers import ResizeState
 from ..observe.history import History
@@ -25,8 +25,8 @@ from ..observe.pods import Pod
 from ..observe.series import in_force_at
 from ..report import metrics, reports
 from ..report.reports import now_utc
-from ..verify.judge import judge, judge_saving
-from ..verify.measure import after, before, guardrail
+from ..verify.judge import judge, judge_growth, judge_saving
+from ..verify.measure import after, before, guardrail, load_change
 from .gather import Gatherer
 from .services import Services
 
@@ -137,6 +137,8 @@ class Actions:
                 r.status.phase.open for r in known if r.metadata.name != report.metadata.name
             ),
             verdict=verdict,
+            met=all_met(policy.spec.objectives, observation),
+            superseded_by=superseded_by(report, known),
         )
 
     def _containers(
@@ -166,9 +168,14 @@ class Actions:
             return None
         old, new = before(policy, report, histories), after(policy, report, histories, now)
         broken = guardrail(policy, report, observation)
-        if report.spec.action is not None and report.spec.action.aim is Aim.SAVE:
+        action, lower = report.spec.action, report.spec.metric.lower_is_better
+        if action is not None and action.aim is Aim.SAVE:
             return judge_saving(old, new, unmet(policy.spec.objectives, observation), broken)
-        return judge(old, new, report.spec.metric.lower_is_better, broken)
+        if action is not None and action.grows:
+            met = all_met(policy.spec.objectives, observation)
+            load = load_change(self.gatherer.trail, report, now)
+            return judge_growth(old, new, lower, met, load, broken)
+        return judge(old, new, lower, broken)
 
     async def _carry_out(
         self,

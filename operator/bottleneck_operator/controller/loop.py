@@ -21,14 +21,14 @@ from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Refusal
 from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
-from ..decide.planner import decide
+from ..decide.planner import decide, follow
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..kube import JSON_PATCH
 from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
-from ..observe.observation import Observation, WorkloadType
+from ..observe.observation import Observation, Reading, WorkloadType
 from ..observe.pods import Pod
 from ..report import metrics, reports
 from ..report.reports import now_utc
@@ -188,11 +188,16 @@ class PolicyLoop:
 
     async def _decide(self, policy: BottleneckPolicy, seen: Seen, now: float) -> Decision | None:
         known = self.services.reports.of(policy)
-        if any(report.status.phase.open for report in known):
-            return None
         diagnosis = seen.diagnosis
         facts = self._facts(policy, seen, known)
-        decision = decide(diagnosis, seen.observation, policy.spec, facts, now)
+        decision: Decision
+        if any(report.status.phase.open for report in known):
+            further = follow(diagnosis, seen.observation, policy.spec, facts, now)
+            if further is None:
+                return None
+            decision = further
+        else:
+            decision = decide(diagnosis, seen.observation, policy.spec, facts, now)
         if isinstance(decision, Refusal):
             if diagnosis.breached:
                 await self._announce(policy, diagnosis, decision)
@@ -208,7 +213,7 @@ class PolicyLoop:
         if recommend and (recommended := standing(known, decision.action)):
             return awaiting(recommended)
         breached_at = self._gatherer.onset.breached_at or seen.observation.newest or now
-        if decision.symptom is not None:
+        if decision.symptom is not None and not diagnosis.breached:
             breached_at = now
         planned = intent(
             policy,
@@ -247,6 +252,7 @@ class PolicyLoop:
             settable=frozenset.intersection(*settable) if settable else frozenset(),
             containers=_containers(seen.running),
             reports=known,
+            unplaced=_unplaced(seen),
             trail=self._gatherer.trail,
         )
 
@@ -300,6 +306,15 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
+
+
+def _unplaced(seen: Seen) -> str:
+    """Why pods cannot run: no node takes them, or a quota refuses them."""
+    for name in ("pods.unschedulable", "pods.quotaRefused"):
+        signal = seen.facts.signals.get(name)
+        if isinstance(signal, Reading) and signal.value > 0:
+            return seen.facts.texts.get(name, "")
+    return ""
 
 
 def _containers(running: Sequence[Pod]) -> dict[str, tuple[ResizeState, ...]]:

@@ -35,16 +35,21 @@ class Facts:
     settable: frozenset[str] = frozenset()
     containers: Mapping[str, tuple[ResizeState, ...]] = field(default_factory=dict)
     reports: tuple[BottleneckReport, ...] = ()
+    unplaced: str = ""
+    """Why pods of the target cannot run, in the scheduler's or the API server's words; empty where
+    none waits for room."""
     trail: Trail = field(default_factory=Trail)
     """What a few signals were over the last minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One action to take. ``symptom`` says what it is for where no objective is breached."""
+    """One action to take. ``symptom`` says what it is for where no objective is breached;
+    ``supersedes`` names the open report whose action it carries further."""
 
     action: Action
     symptom: Symptom | None = None
+    supersedes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

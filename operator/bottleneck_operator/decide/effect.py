@@ -77,6 +77,10 @@ class Progress:
     another_open: bool = False
     """Whether another action is under way: a workload gets one experiment at a time."""
     verdict: Verdict | None = None
+    met: bool = False
+    """Whether every objective is known to be met now."""
+    superseded_by: str = ""
+    """Name of the report that carries this one's action further, if any."""
 
 
 def effect_of(action: Action, phase: Phase, progress: Progress) -> Effect:

@@ -61,6 +61,7 @@ def intent(
         before=before,
         bin_seconds=BIN_SECONDS,
         action=plan.action,
+        supersedes=plan.supersedes,
     )
 
 

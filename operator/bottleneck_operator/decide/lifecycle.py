@@ -8,6 +8,8 @@
                              Abandoned           Reverting ◀── Worse, NoEffect, a guardrail
                           (nothing was done)         └──acknowledged──▶ Reverted
 
+A change of replicas that a later report carries further is Kept from Applied or Verifying.
+
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
 take over at any point.
 """
@@ -32,6 +34,9 @@ from ..api.report import (
 )
 from ..observe.windows import WINDOW_SECONDS
 from .effect import Effect, Progress, Standing, effect_of
+
+SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)
+"""Phases in which a change of replicas may be carried further by another report."""
 
 
 class Step(StrEnum):
@@ -84,6 +89,10 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
+    if progress.superseded_by and phase in SUPERSEDABLE:
+        # First of all: the number that it wants will not be there any more.
+        message = f"carried further by {progress.superseded_by}"
+        return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
     effect = effect_of(action, phase, progress)
     if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
         return Next(Step.WAIT)
@@ -96,7 +105,7 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if phase is Phase.APPLIED:
         return _await_effect(report, action, effect, now)
     if phase is Phase.VERIFYING:
-        return _await_verdict(progress, action.aim)
+        return _await_verdict(progress, action)
     return _await_undone(report, action, effect, now)
 
 
@@ -119,13 +128,15 @@ def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now:
     return Next(Step.WAIT)
 
 
-def _await_verdict(progress: Progress, aim: Aim) -> Next:
+def _await_verdict(progress: Progress, action: Action) -> Next:
     verdict = progress.verdict
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
         # Never kept and never undone on missing data.
         return Next(Step.WAIT)
-    saved = aim is Aim.SAVE and verdict.result is VerdictResult.NO_EFFECT
-    if saved or verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
+    # Growth that keeps the objectives met while load grows need not make anything better.
+    enough = action.aim is Aim.SAVE or (action.grows and progress.met)
+    enough = enough and verdict.result is VerdictResult.NO_EFFECT
+    if enough or verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
         held = verdict.result is VerdictResult.INCONCLUSIVE
         message = f"{verdict.result}: {verdict.reason}" + ("; kept, please look" if held else "")
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message, verdict)
@@ -194,6 +205,15 @@ def desired_sizes(reports: Iterable[BottleneckReport]) -> dict[str, ResourcesCha
         elif report.status.phase.open:
             open_ones.add(action.resources.container)
     return {name: change for name, change in newest.items() if name not in open_ones}
+
+
+def superseded_by(report: BottleneckReport, reports: Iterable[BottleneckReport]) -> str:
+    """The name of the report that carries this one's action further, or nothing. It was recorded
+    before anything changed, so a new process finds it, too."""
+    for other in reports:
+        if other.spec.supersedes == report.metadata.name and not other.spec.approval_required:
+            return other.metadata.name
+    return ""
 
 
 def issued_generation(reports: Iterable[BottleneckReport]) -> int:

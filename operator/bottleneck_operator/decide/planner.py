@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 
 from ..api import units
 from ..api.conditions import Reason
-from ..api.policy import Disruption, PolicySpec
+from ..api.policy import Disruption, Mode, PolicySpec
 from ..api.report import Action, Aim, BottleneckReport, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
+from .lifecycle import SUPERSEDABLE
 from .remedies import DEVICES, MEANS, REMEDIES, SAVINGS
 from .remedies.batch_size import further
+from .remedies.replicas import demanded, more
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
 
@@ -40,10 +42,10 @@ def decide(
     if not diagnosis.known:
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
-        return _saving(observation, spec, facts, now)
+        return _ahead(observation, spec, facts, now) or _saving(observation, spec, facts, now)
     onward = _onward(observation, spec, facts)
     if not diagnosis.causes and onward is None:
-        return Refusal(
+        return _ahead(observation, spec, facts, now) or Refusal(
             Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
         )
     if not observation.streaming or observation.streaming < observation.expected:
@@ -59,7 +61,7 @@ def decide(
         for remedy in entry.remedies:
             answer = REMEDIES[remedy](cause, observation, spec, facts)
             if isinstance(answer, Action):
-                answer = _too_strong(answer, spec) or _quarantined(answer, facts) or answer
+                answer = _too_strong(answer, spec) or _quarantined(answer, facts, now) or answer
             if isinstance(answer, Action):
                 plans.append(answer)
             else:
@@ -67,10 +69,49 @@ def decide(
         if not entry.remedies:
             refusals.append(_for_people(entry, cause))
     if not plans and onward is not None:
-        return held or _quarantined(onward, facts) or Plan(onward)
+        return held or _quarantined(onward, facts, now) or Plan(onward)
     if not plans:
         return _telling(refusals)
-    return held or Plan(_cheapest(plans, diagnosis, observation, spec))
+    chosen = _cheapest(plans, diagnosis, observation, spec)
+    if demanded(chosen, observation, spec, facts):
+        # Following the load is no experiment: no pause is due before it.
+        held = _under_way(facts) or _over_budget(spec, facts, now)
+    return held or Plan(chosen)
+
+
+def follow(
+    diagnosis: Diagnosis, observation: Observation, spec: PolicySpec, facts: Facts, now: float
+) -> Plan | None:
+    """Further growth while an earlier change of replicas is not closed yet, which it supersedes; a
+    burst does not wait for verdicts. None where the load demands none; nothing else may begin."""
+    under_way = [report for report in facts.reports if report.status.phase.open]
+    if len(under_way) != 1 or spec.paused or spec.mode is not Mode.AUTO or not diagnosis.known:
+        return None
+    report = under_way[0]
+    change = report.spec.action.replicas if report.spec.action else None
+    if change is None or report.status.phase not in SUPERSEDABLE:
+        return None
+    plan = more(observation, spec, facts, diagnosis.breached)
+    if plan is None or facts.replicas != change.desired:
+        return None
+    if _too_strong(plan.action, spec) or _quarantined(plan.action, facts, now):
+        return None
+    if _over_budget(spec, facts, now):
+        return None
+    return replace(plan, supersedes=report.metadata.name)
+
+
+def _ahead(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision | None:
+    """Growth that the load demands by itself: before an objective is missed, or where it was missed
+    so suddenly that no cause is confirmed yet."""
+    if not observation.streaming or observation.streaming < observation.expected:
+        return None
+    plan = more(observation, spec, facts)
+    if plan is None or _too_strong(plan.action, spec):
+        return None
+    if _quarantined(plan.action, facts, now):
+        return None
+    return _under_way(facts) or _over_budget(spec, facts, now) or plan
 
 
 def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision:
@@ -83,8 +124,22 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         plan = saving(observation, spec, facts, now)
         if plan is None or _too_strong(plan.action, spec) or _regretted(plan.action, facts, now):
             continue
+        if _saved(facts, now) >= max(1, spec.limits.actions_per_hour // 2):
+            return met
         return _too_soon(spec, facts, now) or plan
     return met
+
+
+def _saved(facts: Facts, now: float) -> int:
+    """How often something was taken away in the last hour. Half of the hour's actions are kept for
+    giving it back."""
+    return sum(
+        report.spec.action is not None
+        and report.spec.action.aim is Aim.SAVE
+        and (acted := _acted(report)) is not None
+        and now - acted.timestamp() < 3600
+        for report in facts.reports
+    )
 
 
 def _regretted(action: Action, facts: Facts, now: float) -> bool:
@@ -206,13 +261,22 @@ def _woke(report: BottleneckReport) -> bool:
 
 
 def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
-    moment = datetime.fromtimestamp(now, UTC)
-    cooldown = units.seconds(spec.limits.cooldown)
+    return _under_way(facts) or _resting(spec, facts, now) or _over_budget(spec, facts, now)
+
+
+def _under_way(facts: Facts) -> Refusal | None:
     for report in facts.reports:
         if report.status.phase.open:
             return Refusal(
                 Reason.COOLDOWN, f"{report.metadata.name} is still open; one action at a time"
             )
+    return None
+
+
+def _resting(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    moment = datetime.fromtimestamp(now, UTC)
+    cooldown = units.seconds(spec.limits.cooldown)
+    for report in facts.reports:
         closed = report.status.closed_at
         if closed is not None and _acted(report) is not None and not _woke(report):
             waited = (moment - closed).total_seconds()
@@ -223,10 +287,18 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
                     f"{spec.limits.cooldown}",
                     retry_after=cooldown - waited,
                 )
+    return None
+
+
+def _over_budget(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    """Whether the hour's actions are used up. The steps of one burst, each of which carries the one
+    before it further, count once."""
+    moment = datetime.fromtimestamp(now, UTC)
+    carried = {report.spec.supersedes for report in facts.reports}
     ages = [
         (moment - acted).total_seconds()
         for r in facts.reports
-        if (acted := _acted(r)) is not None and not _woke(r)
+        if (acted := _acted(r)) is not None and not _woke(r) and r.metadata.name not in carried
     ]
     recent = [age for age in ages if age < 3600]
     if len(recent) >= spec.limits.actions_per_hour:
@@ -238,11 +310,14 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
     return None
 
 
-def _quarantined(action: Action, facts: Facts) -> Refusal | None:
+def _quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
     """The same action for the same cause is not tried again after a miss, until the policy was
-    changed: what did not help a minute ago will not help now."""
+    changed: what did not help a minute ago will not help now. Of replicas that holds for so many or
+    fewer, and for half an hour: more of them are for another load, and so are those of later."""
     for report in facts.reports:
         before, verdict = report.spec.action, report.status.verdict
+        if before is not None and before.grows and not _vain(report, action, now):
+            continue
         missed = report.status.phase is Phase.REVERTED or (
             verdict is not None and verdict.result is not VerdictResult.IMPROVED
         )
@@ -250,9 +325,9 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
             before is not None
             and before.aim is Aim.IMPROVE
             and missed
-            and before.cause == action.cause
+            and (before.cause == action.cause or before.grows)
             and before.type == action.type
-            and _desired(before) == _desired(action)
+            and (before.grows or _desired(before) == _desired(action))
             and report.spec.policy_generation == facts.policy_generation
         ):
             result = verdict.result if verdict else report.status.phase
@@ -262,6 +337,20 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
                 "tried again when the policy changes",
             )
     return None
+
+
+def _vain(report: BottleneckReport, action: Action, now: float) -> bool:
+    """Whether replicas were added in vain lately, and ``action`` adds no more than they were."""
+    tried, closed = report.spec.action, report.status.closed_at
+    if tried is None or tried.replicas is None or action.replicas is None or closed is None:
+        return False
+    kept_well = (
+        report.status.phase is Phase.KEPT
+        and report.status.verdict is not None
+        and report.status.verdict.result is VerdictResult.NO_EFFECT
+    )
+    lately = now - closed.timestamp() < REGRET_SECONDS
+    return not kept_well and lately and action.replicas.desired <= tried.replicas.desired
 
 
 def _desired(action: Action) -> object:

@@ -12,7 +12,13 @@ from itertools import pairwise
 
 from .observation import Observation
 
-TRAILED = ("inference.arrivalRate", "inference.serviceSeconds")
+TRAILED = (
+    "inference.arrivalRate",
+    "inference.serviceSeconds",
+    "inference.queueSeconds",
+    "inference.occupancy",
+    "inference.latency",
+)
 """The signals that are kept."""
 
 SLOT_SECONDS = 5.0

@@ -11,7 +11,7 @@ from .batch_size import batch_size
 from .common import Remedy, Saving
 from .data_loader import data_loader
 from .precision import precision
-from .replicas import replicas
+from .replicas import replicas, surplus
 from .resources import resources
 
 REMEDIES: dict[str, Remedy] = {
@@ -22,7 +22,7 @@ REMEDIES: dict[str, Remedy] = {
     "Resources": resources,
 }
 
-SAVINGS: tuple[Saving, ...] = ()
+SAVINGS: tuple[Saving, ...] = (surplus,)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {
