@@ -89,13 +89,13 @@ class FakeApi:
                 raise self.refuses
             if "/pods/" not in path:
                 self.writes.append(body)
+            if owned and isinstance(body, dict):
+                merge(self.target, body)
+                return copy.deepcopy(self.target)
             return {}
         if path.endswith("/scale"):
             self.target["spec"]["replicas"] = body["spec"]["replicas"]
             return {}
-        if path.endswith(f"/{self.target['metadata']['name']}"):
-            merge(self.target, body)
-            return copy.deepcopy(self.target)
         name = path.split("/")[-2]
         found = self.reports[name]
         found["status"] = body["status"]

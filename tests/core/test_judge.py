@@ -14,6 +14,7 @@ from bottleneck_operator.verify.judge import (
     MIN_BEFORE,
     SAVING_LOOKS,
     judge,
+    judge_growth,
     judge_saving,
 )
 from hypothesis import given
@@ -225,3 +226,33 @@ def test_the_verdict_on_a_saving(
 
 def test_a_saving_is_not_kept_before_it_could_be_undone() -> None:
     assert SAVING_LOOKS[0] < SAVING_LOOKS[1]
+
+
+# -- added replicas --------------------------------------------------------------------------------
+
+SLOW, AS_SLOW, FASTER = [1.0] * 10, [1.0, 1.02] * 30, [0.3, 0.31] * 30
+
+
+@pytest.mark.parametrize(
+    ("after", "met", "load", "guardrail", "expected"),
+    [
+        (FASTER, False, None, "", V.IMPROVED),
+        (AS_SLOW, True, None, "", V.NO_EFFECT),
+        (AS_SLOW[:8], True, 1.5, "", V.NO_EFFECT),
+        (AS_SLOW[:7], True, None, "", None),
+        (AS_SLOW, False, None, "", V.NO_EFFECT),
+        (AS_SLOW, False, 1.05, "", V.NO_EFFECT),
+        (AS_SLOW, False, 1.5, "", V.INCONCLUSIVE),
+        (AS_SLOW[:30], False, 1.5, "", None),
+        ([2.0, 2.1] * 30, False, 1.5, "", V.INCONCLUSIVE),
+        ([2.0, 2.1] * 30, False, 1.0, "", V.WORSE),
+        (FASTER, True, None, "3 out-of-memory kills", V.WORSE),
+    ],
+)
+def test_added_replicas_are_judged_by_the_objective_and_at_like_load(
+    after: list[float], met: bool, load: float | None, guardrail: str, expected: V | None
+) -> None:
+    found = judge_growth(SLOW, after, True, met, load, guardrail)
+    assert (found.result if found else None) == expected
+    if found is not None and met and not guardrail and expected is V.NO_EFFECT:
+        assert found.reason.startswith("every objective is met")

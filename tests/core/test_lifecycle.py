@@ -32,6 +32,7 @@ from bottleneck_operator.decide.lifecycle import (
     desired_sizes,
     issued_generation,
     next_step,
+    superseded_by,
 )
 from bottleneck_operator.observe.observation import Observation
 from bottleneck_operator.report.reports import TIMELINE, advanced
@@ -717,3 +718,52 @@ def test_a_late_process_does_not_overwrite_a_newer_generation() -> None:
     world.carried = (9, 1)
     world.turn("nothing")
     assert world.changes == []
+
+
+# -- replicas that follow the load -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [
+        (Phase.PLANNED, (MOVE, Phase.ABANDONED)),
+        (Phase.APPLIED, (MOVE, Phase.KEPT)),
+        (Phase.VERIFYING, (MOVE, Phase.KEPT)),
+        (Phase.REVERTING, (MOVE, Phase.ABANDONED)),
+    ],
+)
+def test_growth_that_a_later_report_carries_further_is_kept(
+    phase: Phase, expected: tuple[Step, Phase]
+) -> None:
+    """Also where the later one has changed the number already, as after a crash in between."""
+    found = step(R, phase, replicas=5, ready=2, superseded_by="p-2")
+    assert (found.step, found.phase) == expected
+    if found.phase is Phase.KEPT:
+        assert found.message == "carried further by p-2"
+
+
+@pytest.mark.parametrize(
+    ("result", "met", "phase"),
+    [
+        (V.NO_EFFECT, True, Phase.KEPT),
+        (V.NO_EFFECT, False, Phase.REVERTING),
+        (V.WORSE, True, Phase.REVERTING),
+    ],
+)
+def test_growth_that_keeps_the_objectives_met_stays(
+    result: VerdictResult, met: bool, phase: Phase
+) -> None:
+    found = step(R, Phase.VERIFYING, replicas=3, verdict=verdict(result), met=met)
+    assert found.phase is phase
+
+
+def test_only_a_report_that_may_act_supersedes() -> None:
+    older = report(R, Phase.APPLIED)
+    newer = report(R, name="p-2")
+    further = newer.model_copy(update={"spec": newer.spec.model_copy(update={"supersedes": "p-1"})})
+    waits = further.model_copy(
+        update={"spec": further.spec.model_copy(update={"approval_required": True})}
+    )
+    assert superseded_by(older, [older, newer]) == ""
+    assert superseded_by(older, [older, waits]) == ""
+    assert superseded_by(older, [older, further]) == "p-2"

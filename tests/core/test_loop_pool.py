@@ -87,6 +87,7 @@ def test_while_nobody_is_short_nothing_is_asked_but_the_targets(make: Make) -> N
         "ranker",
         "indexer",
         "horizontalpodautoscalers",
+        "scaledobjects",
     }
     assert world.asked.count("bottleneckreports") == 2
 

@@ -19,7 +19,7 @@ from bottleneck_operator.api.report import (
 from bottleneck_operator.decide.decision import Decision, Facts, Plan, Refusal
 from bottleneck_operator.decide.planner import decide
 from bottleneck_operator.decide.remedies.common import WORTH
-from bottleneck_operator.decide.remedies.replicas import TARGET_OCCUPANCY
+from bottleneck_operator.decide.scaling.queueing import LEAST_OCCUPANCY
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.observation import Observation, Signal, WorkloadType
 from bottleneck_operator.observe.owners import Hpa
@@ -514,4 +514,4 @@ def test_a_higher_load_never_wants_fewer_replicas(rate: float, more: float) -> N
     low = _desired(plan(servers(inference_arrivalRate=reading(rate, "r")), wide))
     high = _desired(plan(servers(inference_arrivalRate=reading(rate + more, "r")), wide))
     assert low <= high
-    assert rate * 0.1 / low <= TARGET_OCCUPANCY + 1e-9
+    assert rate * 0.1 / low <= LEAST_OCCUPANCY + 1e-9

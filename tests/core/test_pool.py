@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from bottleneck_operator.decide.guards import REGRET_SECONDS
 from bottleneck_operator.decide.marginal import Forecast
-from bottleneck_operator.decide.planner import REGRET_SECONDS
 from bottleneck_operator.decide.pool import (
     CHECKPOINT_SECONDS,
     HEARD_SECONDS,

@@ -87,7 +87,8 @@ class Reason(StrEnum):
     QUARANTINED = "Quarantined"
     REPLICAS_PENDING = "ReplicasPending"
     CAPACITY_EXHAUSTED = "CapacityExhausted"
-    """No node has a device left, and nobody in the pool has one to give."""
+    """The pods that were asked for last find no room in the cluster, and nobody in the pool has a
+    device to give."""
     REPLICAS_OWNED_BY_HPA = "ReplicasOwnedByHPA"
     REPLICAS_OWNED_BY_GITOPS = "ReplicasOwnedByGitOps"
     REPLICAS_OWNED_BY_KEDA = "ReplicasOwnedByKEDA"

@@ -197,6 +197,11 @@ class ReplicasAction(Model):
         description="Respect (the default): replicas that a HorizontalPodAutoscaler scales are left"
         " to it. AdjustBounds: its minReplicas and maxReplicas are changed, within min and max.",
     )
+    stabilization: Duration = Field(
+        "10m",
+        description="How far back load is looked at: fewer replicas must have been enough for so"
+        " long before any is taken away, and bursts of that time are expected again.",
+    )
 
 
 class DataLoaderAction(Model):

@@ -304,6 +304,11 @@ class Action(Model):
         asleep = self.replicas is not None and self.replicas.desired == 0
         return self.aim is not Aim.WAKE and not asleep
 
+    @property
+    def grows(self) -> bool:
+        """Whether it adds replicas."""
+        return self.replicas is not None and self.replicas.desired > self.replicas.replaces
+
 
 class Metric(Model):
     """By what the action is judged."""
@@ -373,6 +378,9 @@ class ReportSpec(Model):
         description="What was considered besides the action, and why it was not done.",
     )
     trade: Trade | None = Field(None, description="Where the action is one side of a trade.")
+    supersedes: str = Field(
+        "", description="Name of the open report whose action this one carries further, if any."
+    )
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 
 

@@ -20,9 +20,9 @@ from ..api.policy import BottleneckPolicy
 from ..api.report import Aim, BottleneckReport, Phase, Stage, Verdict
 from ..decide.effect import Progress
 from ..decide.idle import sleeping
-from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step
+from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
 from ..decide.trading import OtherSide, other_side
-from ..diagnose.objectives import unmet
+from ..diagnose.objectives import all_met, unmet
 from ..kube import KubeError
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
@@ -34,8 +34,8 @@ from ..observe.series import in_force_at
 from ..report import metrics, reports
 from ..report.reports import now_utc
 from ..verify.canary import beside, judge_canary, judge_rolled, of_replica
-from ..verify.judge import judge, judge_saving
-from ..verify.measure import after, before, guardrail
+from ..verify.judge import judge, judge_growth, judge_saving
+from ..verify.measure import after, before, guardrail, load_change
 from .gather import Gatherer
 from .services import Services
 
@@ -168,6 +168,8 @@ class Actions:
             stage=report.status.stage,
             rollout=self.gatherer.target.workload.rollout if self.gatherer.target else None,
             images=self._images(policy, report),
+            met=all_met(policy.spec.objectives, observation),
+            superseded_by=superseded_by(report, known),
         )
 
     def _images(self, policy: BottleneckPolicy, report: BottleneckReport) -> tuple[PodImage, ...]:
@@ -225,12 +227,17 @@ class Actions:
         ):
             return None
         broken = guardrail(policy, report, observation)
-        if report.spec.action is not None and report.spec.action.image is not None:
+        action, lower = report.spec.action, report.spec.metric.lower_is_better
+        if action is not None and action.image is not None:
             return self._judge_image(policy, report, observation, histories, broken, now)
         old, new = before(policy, report, histories), after(policy, report, histories, now)
-        if report.spec.action is not None and report.spec.action.aim is Aim.SAVE:
+        if action is not None and action.aim is Aim.SAVE:
             return judge_saving(old, new, unmet(policy.spec.objectives, observation), broken)
-        return judge(old, new, report.spec.metric.lower_is_better, broken)
+        if action is not None and action.grows:
+            met = all_met(policy.spec.objectives, observation)
+            load = load_change(self.gatherer.trail, report, now)
+            return judge_growth(old, new, lower, met, load, broken)
+        return judge(old, new, lower, broken)
 
     def _judge_image(
         self,

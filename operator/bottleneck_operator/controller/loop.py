@@ -22,14 +22,14 @@ from ..decide.decision import Decision, Facts, Plan, Refusal
 from ..decide.idle import IDLE, decide_idle
 from ..decide.intent import awaiting, intent, standing
 from ..decide.lifecycle import desired_knobs, issued_generation
-from ..decide.planner import decide
+from ..decide.planner import decide, follow
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..kube import JSON_PATCH
 from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
-from ..observe.observation import Observation, WorkloadType
+from ..observe.observation import Observation, Reading, WorkloadType
 from ..observe.pods import Pod
 from ..report import metrics, reports
 from ..report.reports import now_utc
@@ -205,7 +205,8 @@ class PolicyLoop:
         if isinstance(rest, Plan) and rest.action.aim is Aim.WAKE:
             return await self._carry_out(policy, rest, seen, now)
         if any(report.status.phase.open for report in known):
-            return None
+            further = follow(seen.diagnosis, seen.observation, policy.spec, facts, now)
+            return None if further is None else await self._carry_out(policy, further, seen, now)
         if not isinstance(rest, Plan):
             await self._actions.withdraw(policy, IDLE, "it is no longer idle", now)
         if policy.spec.capacity is None:
@@ -251,7 +252,7 @@ class PolicyLoop:
         """Records the intent, and begins with it where it needs nobody's approval."""
         diagnosis = seen.diagnosis
         breached_at = self._gatherer.onset.breached_at or seen.observation.newest or now
-        if decision.symptom is not None:
+        if decision.symptom is not None and not diagnosis.breached:
             breached_at = now
         planned = intent(
             policy,
@@ -293,6 +294,7 @@ class PolicyLoop:
             settable=frozenset.intersection(*settable) if settable else frozenset(),
             containers=_containers(seen.running),
             reports=known,
+            unplaced=_unplaced(seen),
             trail=self._gatherer.trail,
             rollout=target.workload.rollout if target else None,
         )
@@ -347,6 +349,15 @@ class PolicyLoop:
         body = [{"op": "add", "path": "/status", "value": status.dump()}]
         await self.services.kube.patch(path, body, JSON_PATCH)
         self._status, self._status_written = status, now
+
+
+def _unplaced(seen: Seen) -> str:
+    """Why pods cannot run: no node takes them, or a quota refuses them."""
+    for name in ("pods.unschedulable", "pods.quotaRefused"):
+        signal = seen.facts.signals.get(name)
+        if isinstance(signal, Reading) and signal.value > 0:
+            return seen.facts.texts.get(name, "")
+    return ""
 
 
 def _waits(decision: Decision | None) -> bool:

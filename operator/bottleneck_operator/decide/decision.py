@@ -54,6 +54,9 @@ class Facts:
     settable: frozenset[str] = frozenset()
     containers: Mapping[str, tuple[ResizeState, ...]] = field(default_factory=dict)
     reports: tuple[BottleneckReport, ...] = ()
+    unplaced: str = ""
+    """Why pods of the target cannot run, in the scheduler's or the API server's words; empty where
+    none waits for room."""
     trail: Trail = field(default_factory=Trail)
     """What a few signals were over the last minutes."""
     gift: Gift | None = None
@@ -65,12 +68,13 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One action to take. ``symptom`` says what it is for where no objective is breached, ``trade``
-    with whom it is made."""
+    with whom it is made; ``supersedes`` names the open report whose action it carries further."""
 
     action: Action
     symptom: Symptom | None = None
     alternatives: tuple[Alternative, ...] = ()
     trade: Trade | None = None
+    supersedes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,10 @@ class Progress:
     rollout: Rollout | None = None
     images: Sequence[PodImage] = ()
     """The changed container of every pod that is not going, whether it runs or not."""
+    met: bool = False
+    """Whether every objective is known to be met now."""
+    superseded_by: str = ""
+    """Name of the report that carries this one's action further, if any."""
 
 
 def effect_of(action: Action, phase: Phase, progress: Progress) -> Effect:

@@ -23,7 +23,7 @@ from ..api.report import (
 from ..observe.gate import GateView
 from ..observe.windows import WINDOW_SECONDS
 from .decision import Facts, Plan, Refusal
-from .planner import too_soon
+from .guards import too_soon
 from .remedies.owners import room_for
 
 IDLE = "idle"

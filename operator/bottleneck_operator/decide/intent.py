@@ -66,6 +66,7 @@ def intent(
         action=plan.action,
         alternatives=list(plan.alternatives),
         trade=plan.trade,
+        supersedes=plan.supersedes,
     )
 
 

@@ -10,6 +10,7 @@
 
 An image goes through Applied and Verifying twice: as a canary, and after a good verdict on that
 with the stage Rolled.
+A change of replicas that a later report carries further is Kept from Applied or Verifying.
 
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
 take over at any point.
@@ -38,6 +39,9 @@ from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effect import Effect, Progress, Standing, effect_of
 from .trading import ruling, unsettled
+
+SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)
+"""Phases in which a change of replicas may be carried further by another report."""
 
 
 class Step(StrEnum):
@@ -92,6 +96,10 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
+    if progress.superseded_by and phase in SUPERSEDABLE:
+        # First of all: the number that it wants will not be there any more.
+        message = f"carried further by {progress.superseded_by}"
+        return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
     trade = progress.trade
     if trade is not None and (said := ruling(report, trade, now)) is not None:
         step = Step.WAIT if said.phase is None else Step.MOVE
@@ -113,7 +121,7 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if phase is Phase.VERIFYING and action.image is not None:
         return _await_image(report, action, effect, progress, now)
     if phase is Phase.VERIFYING:
-        found = _await_verdict(progress, action.aim)
+        found = _await_verdict(progress, action)
         if found.phase is Phase.KEPT and trade is not None and unsettled(report, trade, now):
             return Next(Step.WAIT)
         return found
@@ -145,13 +153,15 @@ def _await_effect(report: BottleneckReport, action: Action, effect: Effect, now:
     return Next(Step.WAIT)
 
 
-def _await_verdict(progress: Progress, aim: Aim) -> Next:
+def _await_verdict(progress: Progress, action: Action) -> Next:
     verdict = progress.verdict
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
         # Never kept and never undone on missing data.
         return Next(Step.WAIT)
-    saved = aim is Aim.SAVE and verdict.result is VerdictResult.NO_EFFECT
-    if saved or verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
+    # Growth that keeps the objectives met while load grows need not make anything better.
+    enough = action.aim is Aim.SAVE or (action.grows and progress.met)
+    enough = enough and verdict.result is VerdictResult.NO_EFFECT
+    if enough or verdict.result in (VerdictResult.IMPROVED, VerdictResult.INCONCLUSIVE):
         held = verdict.result is VerdictResult.INCONCLUSIVE
         message = f"{verdict.result}: {verdict.reason}" + ("; kept, please look" if held else "")
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message, verdict)
@@ -247,6 +257,15 @@ def desired_sizes(reports: Iterable[BottleneckReport]) -> dict[str, ResourcesCha
         elif report.status.phase.open:
             open_ones.add(action.resources.container)
     return {name: change for name, change in newest.items() if name not in open_ones}
+
+
+def superseded_by(report: BottleneckReport, reports: Iterable[BottleneckReport]) -> str:
+    """The name of the report that carries this one's action further, or nothing. It was recorded
+    before anything changed, so a new process finds it, too."""
+    for other in reports:
+        if other.spec.supersedes == report.metadata.name and not other.spec.approval_required:
+            return other.metadata.name
+    return ""
 
 
 def issued_generation(reports: Iterable[BottleneckReport]) -> int:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from ..api import units
 from ..api.conditions import Reason
-from ..api.policy import Disruption, PolicySpec
-from ..api.report import Action, Aim, BottleneckReport, Cause, Phase, VerdictResult
+from ..api.policy import Mode, PolicySpec
+from ..api.report import Action, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation
 from .choice import alternatives, choose, priced
 from .decision import Decision, Facts, Plan, Refusal
-from .remedies import MEANS, REMEDIES, SAVINGS
+from .guards import (
+    over_budget,
+    quarantined,
+    regretted,
+    saved_enough,
+    too_soon,
+    too_strong,
+    under_way,
+)
+from .lifecycle import SUPERSEDABLE
+from .remedies import REMEDIES, SAVINGS
 from .remedies.batch_size import further
+from .remedies.owners import room_for, through_hpa
+from .remedies.replicas import demanded, more
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
-
-REGRET_SECONDS = 1800.0
-"""How long nothing of a kind is taken away after it had to be given back: load comes again."""
 
 _NOT_WANTED = frozenset({Reason.ACTION_NOT_ALLOWED, Reason.KNOB_NOT_SETTABLE})
 
@@ -40,10 +47,10 @@ def decide(
     if not diagnosis.known:
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
-        return _saving(observation, spec, facts, now)
+        return _ahead(observation, spec, facts, now) or _saving(observation, spec, facts, now)
     onward = _onward(observation, spec, facts)
     if not diagnosis.causes and onward is None:
-        return Refusal(
+        return _ahead(observation, spec, facts, now) or Refusal(
             Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
         )
     if not observation.streaming or observation.streaming < observation.expected:
@@ -59,7 +66,7 @@ def decide(
         for remedy in entry.remedies:
             answer = REMEDIES[remedy](cause, observation, spec, facts)
             if isinstance(answer, Action):
-                answer = _too_strong(answer, spec) or _quarantined(answer, facts) or answer
+                answer = too_strong(answer, spec) or quarantined(answer, facts, now) or answer
             if isinstance(answer, Action):
                 plans.append(priced(answer, observation, facts))
             else:
@@ -67,15 +74,65 @@ def decide(
         if not entry.remedies:
             refused.append((cause.id, "", _for_people(entry, cause)))
     if not plans and onward is not None:
-        return held or _quarantined(onward, facts) or Plan(priced(onward, observation, facts))
+        return held or quarantined(onward, facts, now) or Plan(priced(onward, observation, facts))
     if not plans:
         return _telling([refusal for _, _, refusal in refused])
-    if held is not None:
-        return held
     assert diagnosis.symptom is not None
     chosen = choose(plans, diagnosis, observation, spec)
+    if demanded(chosen, observation, spec, facts):
+        # Following the load is no experiment: no pause is due before it.
+        held = under_way(facts) or over_budget(spec, facts, now)
+    if held is not None:
+        return held
     others = alternatives(chosen, plans, refused, diagnosis.symptom.objective, spec)
     return Plan(chosen, alternatives=tuple(others))
+
+
+def follow(
+    diagnosis: Diagnosis, observation: Observation, spec: PolicySpec, facts: Facts, now: float
+) -> Plan | None:
+    """Further growth while an earlier change of replicas is not closed yet, which it supersedes; a
+    burst does not wait for verdicts. None where the load demands none; nothing else may begin."""
+    open_ones = [report for report in facts.reports if report.status.phase.open]
+    if len(open_ones) != 1 or spec.paused or spec.mode is not Mode.AUTO or not diagnosis.known:
+        return None
+    report = open_ones[0]
+    change = report.spec.action.replicas if report.spec.action else None
+    if change is None or report.spec.trade is not None or report.status.phase not in SUPERSEDABLE:
+        return None
+    plan = _grown(observation, spec, facts, diagnosis.breached)
+    if plan is None or plan.action.replicas is None or facts.replicas != change.desired:
+        return None
+    if too_strong(plan.action, spec) or quarantined(plan.action, facts, now):
+        return None
+    if over_budget(spec, facts, now):
+        return None
+    return replace(plan, supersedes=report.metadata.name)
+
+
+def _ahead(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision | None:
+    """Growth that the load demands by itself: before an objective is missed, or where it was missed
+    so suddenly that no cause is confirmed yet."""
+    if not observation.streaming or observation.streaming < observation.expected:
+        return None
+    plan = _grown(observation, spec, facts)
+    if plan is None or too_strong(plan.action, spec) or quarantined(plan.action, facts, now):
+        return None
+    return under_way(facts) or over_budget(spec, facts, now) or plan
+
+
+def _grown(
+    observation: Observation, spec: PolicySpec, facts: Facts, breached: bool = False
+) -> Plan | None:
+    """What the load demands, within what the owners of the replicas leave to the operator."""
+    room = room_for(spec, facts)
+    if isinstance(room, Refusal):
+        return None
+    plan = more(observation, *room, breached)
+    action = through_hpa(plan.action, facts) if plan is not None else None
+    if plan is None or not isinstance(action, Action):
+        return None
+    return replace(plan, action=priced(action, observation, facts))
 
 
 def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Decision:
@@ -86,31 +143,14 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
         return met
     for saving in SAVINGS:
         plan = saving(observation, spec, facts, now)
-        if (
-            plan is None
-            or _too_strong(plan.action, spec)
-            or regretted(plan.action.type, facts, now)
-        ):
+        if plan is None or too_strong(plan.action, spec) or regretted(plan.action.type, facts, now):
             continue
-        return too_soon(spec, facts, now) or _with_cost(plan, observation, facts)
+        if saved_enough(spec, facts, now):
+            return met
+        return too_soon(spec, facts, now) or replace(
+            plan, action=priced(plan.action, observation, facts)
+        )
     return met
-
-
-def _with_cost(plan: Plan, observation: Observation, facts: Facts) -> Plan:
-    return replace(plan, action=priced(plan.action, observation, facts))
-
-
-def regretted(type: str, facts: Facts, now: float) -> bool:
-    """Whether the same (a type of action) was taken away lately and had to be given back."""
-    return any(
-        report.spec.action is not None
-        and report.spec.action.aim is Aim.SAVE
-        and report.spec.action.type == type
-        and report.status.phase is Phase.REVERTED
-        and report.status.closed_at is not None
-        and now - report.status.closed_at.timestamp() < REGRET_SECONDS
-        for report in facts.reports
-    )
 
 
 def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Action | None:
@@ -139,18 +179,6 @@ def _with_advice(refusal: Refusal, entry: CauseEntry) -> Refusal:
     return replace(refusal, message=f"{refusal.message}. Or do it yourself: {entry.advice}")
 
 
-def _too_strong(action: Action, spec: PolicySpec) -> Refusal | None:
-    """Whether the policy's ``limits.disruption`` rules an action out."""
-    allowed, needed = spec.limits.disruption, MEANS[action.type]
-    order = list(Disruption)
-    if order.index(needed) <= order.index(allowed):
-        return None
-    return Refusal(
-        Reason.DISRUPTION_NOT_ALLOWED,
-        f"{action.summary} needs limits.disruption: {needed}; the policy allows {allowed}",
-    )
-
-
 def _telling(refusals: Sequence[Refusal]) -> Refusal:
     """The refusal that tells most: what stands in the way of something that the policy wants comes
     before what it does not want at all."""
@@ -167,90 +195,3 @@ def _for_people(entry: CauseEntry, cause: Cause | None) -> Refusal:
 def _missing(diagnosis: Diagnosis) -> str:
     reasons = [f"{s.name}: {s.reason}" for s in diagnosis.objectives if s.met is None]
     return "no data, so nothing is done: " + "; ".join(reasons)
-
-
-def _acted(report: BottleneckReport) -> datetime | None:
-    """When a report had an effect, or None where it had none."""
-    return report.status.applied_at
-
-
-def _woke(report: BottleneckReport) -> bool:
-    """Whether it only brought replicas back for somebody who waited: that is no experiment."""
-    return report.spec.action is not None and report.spec.action.aim is Aim.WAKE
-
-
-def too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
-    """Whether an open action, the cooldown or the number of actions an hour holds the next one."""
-    moment = datetime.fromtimestamp(now, UTC)
-    cooldown = units.seconds(spec.limits.cooldown)
-    for report in facts.reports:
-        if report.status.phase.open:
-            return Refusal(
-                Reason.COOLDOWN, f"{report.metadata.name} is still open; one action at a time"
-            )
-        closed = report.status.closed_at
-        if closed is not None and _acted(report) is not None and not _woke(report):
-            waited = (moment - closed).total_seconds()
-            if waited < cooldown:
-                return Refusal(
-                    Reason.COOLDOWN,
-                    f"the last action ended {waited:.0f}s ago; the policy's cooldown is "
-                    f"{spec.limits.cooldown}",
-                    retry_after=cooldown - waited,
-                )
-    ages = [
-        (moment - acted).total_seconds()
-        for r in facts.reports
-        if (acted := _acted(r)) is not None and not _woke(r)
-    ]
-    recent = [age for age in ages if age < 3600]
-    if len(recent) >= spec.limits.actions_per_hour:
-        return Refusal(
-            Reason.ACTIONS_PER_HOUR,
-            f"{len(recent)} actions in the last hour, the policy's maximum",
-            retry_after=3600 - max(recent),
-        )
-    return None
-
-
-def _quarantined(action: Action, facts: Facts) -> Refusal | None:
-    """The same action for the same cause is not tried again after a miss, until the policy was
-    changed: what did not help a minute ago will not help now."""
-    for report in facts.reports:
-        before, verdict = report.spec.action, report.status.verdict
-        missed = report.status.phase is Phase.REVERTED or (
-            verdict is not None and verdict.result is not VerdictResult.IMPROVED
-        )
-        if (
-            before is not None
-            and before.aim is Aim.IMPROVE
-            and missed
-            and before.cause == action.cause
-            and before.type == action.type
-            and _desired(before) == _desired(action)
-            and report.spec.policy_generation == facts.policy_generation
-        ):
-            result = verdict.result if verdict else report.status.phase
-            return Refusal(
-                Reason.QUARANTINED,
-                f"{action.summary} was tried by {report.metadata.name} and ended {result}; it is "
-                "tried again when the policy changes",
-            )
-    return None
-
-
-def _desired(action: Action) -> object:
-    """What makes an action the same one again. Of a resize it is the direction: the amount follows
-    from a figure that moves a little with every window."""
-    if action.knobs is not None:
-        return action.knobs.desired
-    if action.replicas is not None:
-        return action.replicas.desired
-    if action.image is not None:
-        return action.image.container, action.image.desired
-    if action.hpa is not None:
-        return action.hpa.desired
-    assert action.resources is not None
-    change = action.resources
-    new, old = change.desired.model_dump(), change.replaces.model_dump()
-    return change.container, [name for name in new if new[name] != old[name]]

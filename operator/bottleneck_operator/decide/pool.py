@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
+from .guards import REGRET_SECONDS
 from .marginal import Forecast
-from .planner import REGRET_SECONDS
 from .remedies.common import WORTH
 
 HOLD_SECONDS = 600.0

@@ -10,8 +10,8 @@ from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from ..observe.pods import Pod
 from .decision import Facts, Refusal
+from .guards import regretted, too_soon
 from .marginal import forecast
-from .planner import regretted, too_soon
 from .pool import Member, Past, Shortage
 from .remedies.owners import room_for
 from .trading import Side, other_side

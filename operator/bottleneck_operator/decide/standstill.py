@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..api.policy import Objectives
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.engine import diagnose
-from ..diagnose.objectives import evaluate, unknown
+from ..diagnose.objectives import all_met, evaluate
 from ..observe.observation import Observation, Signal
 
 TOLERATED = frozenset({"unschedulable", "oom-loop"})
@@ -31,8 +31,7 @@ def judge_workload(
     """The diagnosis of a workload, be it silent; nothing is wrong with one that meets all of its
     objectives on figures that were measured, whatever some pods of it lack."""
     diagnosis = diagnose(observation, objectives, facts, texts)
-    if diagnosis.causes and diagnosis.causes[0].id in TOLERATED:
-        measured = evaluate(objectives, observation)
-        if not unknown(measured) and all(state.met is not False for state in measured):
-            return Diagnosis(observation.time, True, measured)
+    tolerated = bool(diagnosis.causes) and diagnosis.causes[0].id in TOLERATED
+    if tolerated and all_met(objectives, observation):
+        return Diagnosis(observation.time, True, evaluate(objectives, observation))
     return diagnosis

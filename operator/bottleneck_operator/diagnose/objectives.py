@@ -53,6 +53,12 @@ def unknown(states: Sequence[ObjectiveState]) -> bool:
     return any(s.met is None and not (judged and s.name == "StepTime") for s in states)
 
 
+def all_met(objectives: Objectives, observation: Observation) -> bool:
+    """Whether every objective is known to be met."""
+    states = evaluate(objectives, observation)
+    return not unknown(states) and all(state.met is not False for state in states)
+
+
 def unmet(objectives: Objectives, observation: Observation) -> str:
     """The first objective that is not met, in words for people; nothing where none is known to be
     missed."""

@@ -17,6 +17,9 @@ TRAILED = (
     "inference.serviceSeconds",
     "cpu.mostUsedCores",
     "memory.usedShare",
+    "inference.queueSeconds",
+    "inference.occupancy",
+    "inference.latency",
 )
 """The signals that are kept."""
 
@@ -91,7 +94,14 @@ class Trail:
 
     def series(self, name: str, seconds: float, now: float) -> Sequence[Slot]:
         """The slots of the last ``seconds``, oldest first, with gaps where nothing was known."""
-        return [slot for slot in self._slots.get(name, ()) if slot.begin > now - seconds]
+        found: list[Slot] = []
+        # From the end: the hour is long, and most ask for the last minute.
+        for slot in reversed(self._slots.get(name, ())):
+            if slot.begin <= now - seconds:
+                break
+            found.append(slot)
+        found.reverse()
+        return found
 
     def over(self, name: str, seconds: float, now: float) -> Stretch | None:
         """The last ``seconds``; None where they were not seen without a gap."""

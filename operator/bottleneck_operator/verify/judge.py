@@ -93,6 +93,50 @@ def judge(
     return None
 
 
+ALIKE = 1.10
+"""Load that grew by no more than this is alike: figures of ten seconds differ by that."""
+
+
+def judge_growth(
+    before: Sequence[float],
+    after: Sequence[float],
+    lower_is_better: bool,
+    met: bool,
+    load: float | None = None,
+    guardrail: str = "",
+) -> Verdict | None:
+    """The verdict on added replicas. They have done what they are for where every objective is
+    ``met`` with them, better than before or not; and where ``load`` grew meanwhile (after, as a
+    multiple of before; None where it is not known), that it is no better does not speak against
+    them."""
+    verdict = judge(before, after, lower_is_better, guardrail)
+    if guardrail or (verdict is not None and verdict.result is VerdictResult.NO_DATA):
+        return verdict
+    if verdict is not None and verdict.result is VerdictResult.IMPROVED:
+        return verdict
+    if met and len(after) >= LOOKS[0]:
+        return _settled(verdict, before, after, VerdictResult.NO_EFFECT, "every objective is met")
+    if load is None or load <= ALIKE:
+        return verdict
+    if len(after) < LOOKS[-1]:
+        return None
+    reason = f"not comparable: the load is {load:.1f} times what it was"
+    return _settled(verdict, before, after, VerdictResult.INCONCLUSIVE, reason)
+
+
+def _settled(
+    verdict: Verdict | None,
+    before: Sequence[float],
+    after: Sequence[float],
+    result: VerdictResult,
+    reason: str,
+) -> Verdict:
+    """The verdict with another result, for a reason that statistics do not know."""
+    if verdict is None:
+        return Verdict(result=result, bins=[len(before), len(after)], reason=reason)
+    return verdict.model_copy(update={"result": result, "reason": f"{reason}; {verdict.reason}"})
+
+
 SAVING_LOOKS = (8, 30)
 """Numbers of bins after a saving at which it may be undone, and at which it is kept. A saving can
 wait: what it does to the tail of a latency shows later than what it does to its median."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import mean
 
 from ..api import units
 from ..api.policy import BottleneckPolicy
@@ -10,6 +11,7 @@ from ..api.report import BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
 from ..observe.series import drained_at, goodput_series, latency_series
+from ..observe.trail import Trail
 
 HANG_SECONDS = 120.0
 """A training process that speaks but ended no step for so long after a change hangs."""
@@ -17,6 +19,9 @@ HANG_SECONDS = 120.0
 BIN_SECONDS = 1.0
 """Width of a bin: that of the telemetry's lines. More and shorter bins settle a clear case sooner;
 a bin without steps or requests is left out."""
+
+LOAD_SECONDS = 60.0
+"""Over which the load before an action is averaged: as long as its figures are."""
 
 WARM_UP = {
     "BatchSize": 5.0,
@@ -102,6 +107,21 @@ def settled_from(report: BottleneckReport, histories: Mapping[str, History]) -> 
             return None
         start = max(start, follower)
     return start
+
+
+def load_change(trail: Trail, report: BottleneckReport, now: float) -> float | None:
+    """The mean arrival rate since the action was acknowledged as a multiple of that in the minute
+    before it was decided; None where either is not known."""
+    since = report.status.acknowledged_at
+    if since is None:
+        return None
+    begin, end = report.spec.decided_at.timestamp() - LOAD_SECONDS, since.timestamp()
+    slots = trail.series("inference.arrivalRate", now - begin, now)
+    old = [slot.mean for slot in slots if slot.begin < report.spec.decided_at.timestamp()]
+    new = [slot.mean for slot in slots if slot.begin >= end]
+    if not old or not new or not mean(old) > 0:
+        return None
+    return mean(new) / mean(old)
 
 
 def guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:

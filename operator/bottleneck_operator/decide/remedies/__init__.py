@@ -11,10 +11,10 @@ from .batch_size import batch_size
 from .common import Remedy, Saving
 from .data_loader import data_loader
 from .gift import give
-from .owners import replicas_with
+from .owners import replicas_with, saving_of_replicas
 from .precision import precision
 from .ranks import ranks
-from .replicas import replicas
+from .replicas import replicas, surplus
 from .requests import spare
 from .resources import resources
 from .variants import back, variants
@@ -28,7 +28,7 @@ REMEDIES: dict[str, Remedy] = {
     "Variant": variants,
 }
 
-SAVINGS: tuple[Saving, ...] = (give, spare, back)
+SAVINGS: tuple[Saving, ...] = (give, saving_of_replicas(surplus), spare, back)
 """What can be taken from a workload that meets its objectives, the dearest first."""
 
 MEANS: dict[str, Disruption] = {

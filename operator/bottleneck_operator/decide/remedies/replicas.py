@@ -1,25 +1,137 @@
-"""More replicas for servers that cannot keep up."""
+"""More replicas for servers that cannot keep up or soon could not, fewer where those are enough.
+How many that are is said in ``decide/scaling``; here it becomes an action within the bounds."""
 
 from __future__ import annotations
 
 import math
 
+from ...api import units
 from ...api.conditions import Reason
-from ...api.policy import PolicySpec
-from ...api.report import Action, Cause, Prediction, ReplicasChange
-from ...observe.observation import Observation
-from ..decision import Facts, Refusal
-from .common import not_allowed
+from ...api.policy import PolicySpec, ReplicasAction
+from ...api.report import Action, Aim, Cause, Evidence, Prediction, ReplicasChange, Symptom
+from ...observe.observation import Observation, Reading
+from ..decision import Facts, Plan, Refusal
+from ..scaling.growth import Growth, There, growth, there_of
+from ..scaling.load import RATE, Load, load_of
+from ..scaling.queueing import latency
+from ..scaling.shrink import fewer
+from .common import SURPLUS, not_allowed
 
-TARGET_OCCUPANCY = 0.6
-"""Share of time that a server should be busy. In an M/G/1 queue with service times as variable as
-exponential ones, the mean wait at 0.6 is 1.5 service times, at 0.8 already 4."""
+DEMAND = "demand"
+"""The cause of growth before an objective is missed."""
 
 
 def replicas(
     cause: Cause, observation: Observation, spec: PolicySpec, facts: Facts
 ) -> Action | Refusal:
-    """As many replicas as bring the servers' busy share down to ``TARGET_OCCUPANCY``."""
+    """As many replicas as the load and its backlog need, at least one more: where the model finds
+    that there are enough, what is measured says that there are not."""
+    bounds = _bounds(spec, facts)
+    if isinstance(bounds, Refusal):
+        return bounds
+    count, load = facts.replicas, load_of(observation, spec.objectives, facts.trail)
+    measured = observation.value("inference.latency")
+    if load is None or measured is None or count is None:
+        return Refusal(Reason.NO_DATA, "arrival rate and service time are not known")
+    there = there_of(count, facts.ready, facts.reports, observation.time)
+    window = units.seconds(bounds.stabilization)
+    grown = growth(load, facts.trail, there, window, observation.time, breached=True)
+    if there.ready < there.replicas and (refused := _no_room(facts)):
+        return refused
+    if facts.ready is None or (there.ready < there.replicas and grown.replicas <= there.replicas):
+        return Refusal(
+            Reason.REPLICAS_PENDING,
+            f"{facts.ready or 0} of {count} replicas are ready; growth waits for them",
+        )
+    desired = min(bounds.max, max(grown.replicas, count + 1, bounds.min))
+    if desired <= count:
+        return Refusal(
+            Reason.AT_MAXIMUM,
+            f"{count} replicas is the policy's maximum; raise actions.replicas.max",
+        )
+    return _action(desired, count, cause.id, load, measured)
+
+
+def more(
+    observation: Observation, spec: PolicySpec, facts: Facts, breached: bool = False
+) -> Plan | None:
+    """Growth that the load demands by the model; None where it demands none, where the bounds leave
+    none, and where something of it is not known."""
+    found = _demanded(observation, spec, facts, breached)
+    if found is None:
+        return None
+    bounds, load, there, grown = found
+    reading = observation.signal(RATE)
+    desired = min(bounds.max, max(grown.replicas, bounds.min))
+    measured = observation.value("inference.latency")
+    if desired <= there.replicas or measured is None or not isinstance(reading, Reading):
+        return None
+    carried = there.replicas * load.service.capacity
+    return Plan(
+        _action(desired, there.replicas, DEMAND, load, measured),
+        Symptom(
+            objective="Latency" if load.goal.seconds is not None else "Load",
+            text=grown.reason,
+            evidence=_evidence(reading, carried),
+        ),
+    )
+
+
+def demanded(action: Action, observation: Observation, spec: PolicySpec, facts: Facts) -> bool:
+    """Whether an action only follows the load: the model asks for it, so it is no experiment."""
+    if action.type != "Replicas":
+        return False
+    return _demanded(observation, spec, facts, breached=True) is not None
+
+
+def surplus(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Plan | None:
+    """What can be given back while the survivors carry the highest load of the last minutes."""
+    bounds = _bounds(spec, facts)
+    load = load_of(observation, spec.objectives, facts.trail)
+    count, measured = facts.replicas, observation.value("inference.latency")
+    reading = observation.signal(RATE)
+    if isinstance(bounds, Refusal) or load is None or count is None or measured is None:
+        return None
+    # During a rollout there are more pods than are wanted, and not all of them are ready.
+    settled = facts.ready == count == observation.expected
+    if not settled or not isinstance(reading, Reading):
+        return None
+    there = there_of(count, facts.ready, facts.reports, now)
+    seconds = units.seconds(bounds.stabilization)
+    survivors = fewer(load, facts.trail, there, seconds, now)
+    if survivors is None or max(survivors, bounds.min) >= count:
+        return None
+    desired = max(survivors, bounds.min)
+    action = _action(desired, count, SURPLUS, load, measured)
+    return Plan(
+        action.model_copy(update={"aim": Aim.SAVE}),
+        Symptom(
+            objective="Surplus",
+            text=f"{desired} of {count} replicas carried the highest load of the last "
+            f"{bounds.stabilization}",
+            evidence=_evidence(reading, desired * load.service.capacity),
+        ),
+    )
+
+
+def _demanded(
+    observation: Observation, spec: PolicySpec, facts: Facts, breached: bool
+) -> tuple[ReplicasAction, Load, There, Growth] | None:
+    bounds = _bounds(spec, facts)
+    load = load_of(observation, spec.objectives, facts.trail)
+    count = facts.replicas
+    if isinstance(bounds, Refusal) or load is None or not count or facts.ready is None:
+        return None
+    there = there_of(count, facts.ready, facts.reports, observation.time)
+    window = units.seconds(bounds.stabilization)
+    if there.ready < there.replicas and _no_room(facts):
+        return None
+    grown = growth(load, facts.trail, there, window, observation.time, breached)
+    return (bounds, load, there, grown) if grown.replicas > count else None
+
+
+def _bounds(spec: PolicySpec, facts: Facts) -> ReplicasAction | Refusal:
+    """The policy's bounds, where the replicas are the operator's to set."""
     bounds = spec.actions.replicas
     if bounds is None:
         return not_allowed("replicas", "actions: {replicas: {min: 1, max: 4}}")
@@ -37,42 +149,48 @@ def replicas(
             f"{facts.gitops} sets the replicas to what its repository says; leave spec.replicas out"
             " of the manifest there, or actions.replicas out of the policy",
         )
-    if facts.ready is None or facts.ready < facts.replicas:
-        return Refusal(
-            Reason.REPLICAS_PENDING,
-            f"{facts.ready or 0} of {facts.replicas} replicas are ready; growth waits for them",
-        )
-    rate = observation.value("inference.arrivalRate")
-    service = observation.value("inference.serviceSeconds")
-    latency = observation.value("inference.latency")
-    if rate is None or service is None or latency is None:
-        return Refusal(Reason.NO_DATA, "arrival rate and service time are not known")
-    # Requests that one replica serves at once: its worker processes times the places of each.
-    processes = max(1.0, len(observation.ranks) / max(1, observation.streaming))
-    # A batch is served in one service time, however many requests are in it.
-    at_once = max(
-        observation.value("inference.concurrency") or 1.0,
-        observation.value("inference.batchSize") or 1.0,
+    return bounds
+
+
+def _no_room(facts: Facts) -> Refusal | None:
+    """Where the pods that are missing cannot be placed, more of them cannot either."""
+    if not facts.unplaced:
+        return None
+    return Refusal(
+        Reason.CAPACITY_EXHAUSTED,
+        f"the cluster has no room for the replicas that were asked for: {facts.unplaced}",
     )
-    places = at_once * processes
-    offered = rate * service / places
-    needed = max(facts.replicas + 1, bounds.min, math.ceil(offered / TARGET_OCCUPANCY - 1e-9))
-    desired = min(bounds.max, needed)
-    if desired <= facts.replicas:
-        return Refusal(
-            Reason.AT_MAXIMUM,
-            f"{facts.replicas} replicas is the policy's maximum; raise actions.replicas.max",
-        )
-    busy = offered / desired
-    after = latency if busy >= 1 else min(latency, service * (1 + 3 * busy / (1 - busy)))
+
+
+def _action(desired: int, present: int, cause: str, load: Load, measured: float) -> Action:
+    after = latency(load.rate, load.service, load.goal, desired)
+    if desired > present:
+        after = min(measured, after)
+    elif math.isinf(after):
+        after = measured
+    busy = load.rate / load.service.capacity / max(1, desired)
+    percentile = f"p{load.goal.percentile:.0f}"
     return Action(
         type="Replicas",
-        summary=f"replicas {facts.replicas} → {desired}",
-        cause=cause.id,
-        replicas=ReplicasChange(desired=desired, replaces=facts.replicas),
+        summary=f"replicas {present} → {desired}",
+        cause=cause,
+        replicas=ReplicasChange(desired=desired, replaces=present),
         prediction=Prediction(
-            before=round(latency, 4),
+            before=round(measured, 4),
             after=round(after, 4),
-            basis=f"M/M/1 for each replica: a p95 of about three mean waits, at {busy:.0%} busy",
+            basis=f"M/M/{load.service.places} for each replica, waits "
+            f"{load.service.variability:.2g} times as long: {percentile} at {busy:.0%} busy",
         ),
+    )
+
+
+def _evidence(reading: Reading, carried: float) -> Evidence:
+    return Evidence(
+        signal=RATE,
+        window=f"{reading.window:.0f}s",
+        statistic=reading.statistic,
+        value=round(reading.value, 6),
+        unit=reading.unit,
+        threshold=round(carried, 6),
+        source="places over service time, for the replicas",
     )

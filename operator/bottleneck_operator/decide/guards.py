@@ -1,0 +1,186 @@
+"""What holds an action back: bounds of the policy's limits, and what was tried before. Pure.
+
+Each answers with a refusal that says why, or with None. ``now`` in seconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from ..api import units
+from ..api.conditions import Reason
+from ..api.policy import Disruption, PolicySpec
+from ..api.report import Action, Aim, BottleneckReport, Phase, VerdictResult
+from .decision import Facts, Refusal
+from .remedies import MEANS
+
+REGRET_SECONDS = 1800.0
+"""How long nothing of a kind is taken away after it had to be given back: load comes again."""
+
+HOUR = 3600.0
+
+
+def too_strong(action: Action, spec: PolicySpec) -> Refusal | None:
+    """Whether the policy's ``limits.disruption`` rules an action out."""
+    allowed, needed = spec.limits.disruption, MEANS[action.type]
+    order = list(Disruption)
+    if order.index(needed) <= order.index(allowed):
+        return None
+    return Refusal(
+        Reason.DISRUPTION_NOT_ALLOWED,
+        f"{action.summary} needs limits.disruption: {needed}; the policy allows {allowed}",
+    )
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    """Whether an open action, the cooldown or the number of actions an hour holds the next one."""
+    return under_way(facts) or _resting(spec, facts, now) or over_budget(spec, facts, now)
+
+
+def under_way(facts: Facts) -> Refusal | None:
+    """Whether an action is open: a workload gets one experiment at a time."""
+    for report in facts.reports:
+        if report.status.phase.open:
+            return Refusal(
+                Reason.COOLDOWN, f"{report.metadata.name} is still open; one action at a time"
+            )
+    return None
+
+
+def _resting(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    moment = datetime.fromtimestamp(now, UTC)
+    cooldown = units.seconds(spec.limits.cooldown)
+    for report in facts.reports:
+        closed = report.status.closed_at
+        if closed is not None and _acted(report) is not None and not _woke(report):
+            waited = (moment - closed).total_seconds()
+            if waited < cooldown:
+                return Refusal(
+                    Reason.COOLDOWN,
+                    f"the last action ended {waited:.0f}s ago; the policy's cooldown is "
+                    f"{spec.limits.cooldown}",
+                    retry_after=cooldown - waited,
+                )
+    return None
+
+
+def over_budget(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
+    """Whether the hour's actions are used up. The steps of one burst, each of which carries the one
+    before it further, count once."""
+    moment = datetime.fromtimestamp(now, UTC)
+    carried = {report.spec.supersedes for report in facts.reports}
+    ages = [
+        (moment - acted).total_seconds()
+        for r in facts.reports
+        if (acted := _acted(r)) is not None and not _woke(r) and r.metadata.name not in carried
+    ]
+    recent = [age for age in ages if age < HOUR]
+    if len(recent) >= spec.limits.actions_per_hour:
+        return Refusal(
+            Reason.ACTIONS_PER_HOUR,
+            f"{len(recent)} actions in the last hour, the policy's maximum",
+            retry_after=HOUR - max(recent),
+        )
+    return None
+
+
+def _acted(report: BottleneckReport) -> datetime | None:
+    """When a report had an effect, or None where it had none."""
+    return report.status.applied_at
+
+
+def _woke(report: BottleneckReport) -> bool:
+    """Whether it only brought replicas back for somebody who waited: that is no experiment."""
+    return report.spec.action is not None and report.spec.action.aim is Aim.WAKE
+
+
+# -- what was tried before -------------------------------------------------------------------------
+
+
+def regretted(type: str, facts: Facts, now: float) -> bool:
+    """Whether the same (a type of action) was taken away lately and had to be given back."""
+    return any(
+        report.spec.action is not None
+        and report.spec.action.aim is Aim.SAVE
+        and report.spec.action.type == type
+        and report.status.phase is Phase.REVERTED
+        and report.status.closed_at is not None
+        and now - report.status.closed_at.timestamp() < REGRET_SECONDS
+        for report in facts.reports
+    )
+
+
+def saved_enough(spec: PolicySpec, facts: Facts, now: float) -> bool:
+    """Whether so much was taken away in the last hour that the other half of the hour's actions has
+    to be kept for giving it back."""
+    saved = sum(
+        report.spec.action is not None
+        and report.spec.action.aim is Aim.SAVE
+        and (acted := _acted(report)) is not None
+        and now - acted.timestamp() < HOUR
+        for report in facts.reports
+    )
+    return saved >= max(1, spec.limits.actions_per_hour // 2)
+
+
+def quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
+    """The same action for the same cause is not tried again after a miss, until the policy was
+    changed: what did not help a minute ago will not help now. Of replicas that holds for so many or
+    fewer, and for half an hour: more of them are for another load, and so are those of later."""
+    for report in facts.reports:
+        before, verdict = report.spec.action, report.status.verdict
+        if before is not None and before.grows and not _vain(report, action, now):
+            continue
+        missed = report.status.phase is Phase.REVERTED or (
+            verdict is not None and verdict.result is not VerdictResult.IMPROVED
+        )
+        if (
+            before is not None
+            and before.aim is Aim.IMPROVE
+            and missed
+            and (before.cause == action.cause or before.grows)
+            and before.type == action.type
+            and (before.grows or _desired(before) == _desired(action))
+            and report.spec.policy_generation == facts.policy_generation
+        ):
+            result = verdict.result if verdict else report.status.phase
+            return Refusal(
+                Reason.QUARANTINED,
+                f"{action.summary} was tried by {report.metadata.name} and ended {result}; it is "
+                "tried again when the policy changes",
+            )
+    return None
+
+
+def _vain(report: BottleneckReport, action: Action, now: float) -> bool:
+    """Whether replicas were added in vain lately, and ``action`` adds no more than they were."""
+    tried, closed = report.spec.action, report.status.closed_at
+    if tried is None or tried.replicas is None or action.replicas is None or closed is None:
+        return False
+    kept_well = (
+        report.status.phase is Phase.KEPT
+        and report.status.verdict is not None
+        and report.status.verdict.result is VerdictResult.NO_EFFECT
+    )
+    lately = now - closed.timestamp() < REGRET_SECONDS
+    return not kept_well and lately and action.replicas.desired <= tried.replicas.desired
+
+
+def _desired(action: Action) -> object:
+    """What makes an action the same one again. Of a resize it is the direction: the amount follows
+    from a figure that moves a little with every window."""
+    if action.knobs is not None:
+        return action.knobs.desired
+    if action.replicas is not None:
+        return action.replicas.desired
+    if action.image is not None:
+        return action.image.container, action.image.desired
+    if action.hpa is not None:
+        return action.hpa.desired
+    assert action.resources is not None
+    change = action.resources
+    new, old = change.desired.model_dump(), change.replaces.model_dump()
+    return change.container, [name for name in new if new[name] != old[name]]
