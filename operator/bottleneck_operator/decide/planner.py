@@ -15,8 +15,9 @@ from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
+from .exploration import explore
+from .points import same_point
 from .remedies import DEVICES, MEANS, REMEDIES
-from .remedies.batch_size import further
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
 
@@ -38,8 +39,8 @@ def decide(
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
         return Refusal(Reason.OBJECTIVES_MET, "every objective is met")
-    onward = _onward(observation, spec, facts)
-    if not diagnosis.causes and onward is None:
+    trial = explore(diagnosis, observation, spec, facts)
+    if not diagnosis.causes and trial is None:
         return Refusal(
             Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
         )
@@ -63,23 +64,11 @@ def decide(
                 refusals.append(_with_advice(answer, entry))
         if not entry.remedies:
             refusals.append(_for_people(entry, cause))
-    if not plans and onward is not None:
-        return held or _quarantined(onward, facts) or Plan(onward)
+    if not plans and trial is not None:
+        return held or Plan(trial)
     if not plans:
         return _telling(refusals)
     return held or Plan(_cheapest(plans, diagnosis, observation, spec))
-
-
-def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Action | None:
-    """The next step on a way that has just proved right, for where the diagnosis has no better one:
-    a cause is confirmed down to a threshold, and what was measured on the way tells more."""
-    newest = max(facts.reports, key=lambda report: report.spec.decided_at, default=None)
-    if newest is None or newest.status.phase is not Phase.KEPT:
-        return None
-    verdict = newest.status.verdict
-    if verdict is None or verdict.result is not VerdictResult.IMPROVED:
-        return None
-    return further(newest, observation, spec, facts)
 
 
 def _to_remove(causes: Sequence[Cause]) -> Iterator[Cause]:
@@ -214,7 +203,7 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
             and missed
             and before.cause == action.cause
             and before.type == action.type
-            and _desired(before) == _desired(action)
+            and _same(before, action, facts)
             and report.spec.policy_generation == facts.policy_generation
         ):
             result = verdict.result if verdict else report.status.phase
@@ -226,11 +215,16 @@ def _quarantined(action: Action, facts: Facts) -> Refusal | None:
     return None
 
 
+def _same(before: Action, action: Action, facts: Facts) -> bool:
+    """Whether an action is the same one again."""
+    if before.knobs is not None and action.knobs is not None:
+        return same_point(before.knobs, action.knobs, facts)
+    return before.knobs is action.knobs and _desired(before) == _desired(action)
+
+
 def _desired(action: Action) -> object:
-    """What makes an action the same one again. Of a resize it is the direction: the amount follows
-    from a figure that moves a little with every window."""
-    if action.knobs is not None:
-        return action.knobs.desired
+    """Of a resize it is the direction: the amount follows from a figure that moves a little with
+    every window."""
     if action.replicas is not None:
         return action.replicas.desired
     assert action.resources is not None
