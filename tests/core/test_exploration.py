@@ -112,8 +112,7 @@ def tried(
     if seen.type is WorkloadType.INFERENCE:
         objectives = {"latency": {"percentile": 95, "target": "40ms"}}
     wanted = spec(objectives=objectives, actions=actions)
-    knobs = reports[-1].spec.action.knobs.desired if reports else {}  # type: ignore[union-attr]
-    facts = replace(FACTS, reports=reports, knobs=knobs)
+    facts = replace(FACTS, reports=reports)
     return explore(diagnosis(*causes), seen, wanted, facts)
 
 
@@ -125,16 +124,20 @@ def change(action: Action | None) -> dict[str, Setting]:
 
 
 def ended(
-    action: Action | None, result: VerdictResult, before: float, after: float
+    action: Action | None,
+    result: VerdictResult,
+    before: float,
+    after: float,
+    p: float = 0.001,
+    lower_is_better: bool = False,
 ) -> BottleneckReport:
-    """The report of an action; what became smaller without harm is a latency."""
+    """The report of an action."""
     assert action is not None
-    improved = result is VerdictResult.IMPROVED
-    verdict = Verdict(result=result, before=before, after=after)
-    phase = Phase.KEPT if improved else Phase.REVERTED
+    verdict = Verdict(result=result, before=before, after=after, p_value=p)
+    phase = Phase.KEPT if result is VerdictResult.IMPROVED else Phase.REVERTED
     times = {"applied_at": moment(-60), "closed_at": moment(-40)}
     done = report(action, phase, verdict=verdict, **times)
-    metric = Metric(name="m", unit="", lower_is_better=improved and after < before)
+    metric = Metric(name="m", unit="", lower_is_better=lower_is_better)
     return done.model_copy(update={"spec": done.spec.model_copy(update={"metric": metric})})
 
 
@@ -160,7 +163,11 @@ def ended(
             {"batchSize": {"max": 64}},
             {"batch.micro": 16, "batch.accumulation": 4},
         ),
-        (trainer(), {"dataLoader": {"maxWorkers": 2}}, {"dataLoader.workers": 1}),
+        (
+            trainer(training_stepSeconds=0.04),
+            {"dataLoader": {"maxWorkers": 2}},
+            {"dataLoader.workers": 1},
+        ),
         (server(), {"precision": {"allowed": ["bf16"]}}, {"precision.weights": "bf16"}),
         (server(), {"batchSize": {"max": 8}}, {"batch.delayMilliseconds": 5}),
         (
@@ -179,7 +186,7 @@ def ended(
         "16 bits",
         "more workers",
         "a smaller micro-batch, where it cannot be larger",
-        "fewer workers, where nothing waits for data",
+        "fewer workers, where handing over is long beside the step",
         "16-bit weights",
         "a shorter delay",
         "a larger batch",
@@ -260,7 +267,7 @@ def test_a_way_that_helped_is_gone_on(
     allowed = {"batchSize": {"min": 4, "max": 64}}
     first = tried(server({"batch.maxSize": 4, **AT_ONCE}), **allowed)
     assert change(first) == {"batch.maxSize": 8}
-    kept = ended(first, VerdictResult.IMPROVED, before, after)
+    kept = ended(first, VerdictResult.IMPROVED, before, after, lower_is_better=True)
     step = tried(server(AT_ONCE), reports=(kept,), **allowed)
     if expected is None:
         assert step is None or step.summary.startswith("trial: ")
@@ -270,15 +277,61 @@ def test_a_way_that_helped_is_gone_on(
         assert not step.summary.startswith("trial: ")
 
 
+@pytest.mark.parametrize(
+    ("after", "p", "expected"),
+    [(93.0, 0.001, 16), (93.0, 0.2, None), (99.0, 0.001, None)],
+    ids=["a little", "by chance", "next to nothing"],
+)
+def test_what_returned_too_little_to_be_kept_is_tried_twice_as_far(
+    after: float, p: float, expected: int | None
+) -> None:
+    allowed = {"batchSize": {"min": 4, "max": 64}}
+    seen = server({"batch.maxSize": 4, **AT_ONCE}, inference_arrivalRate=500.0)
+    first = tried(seen, **allowed)
+    assert change(first) == {"batch.maxSize": 8}
+    done = ended(first, VerdictResult.NO_EFFECT, 100.0, after, p, lower_is_better=True)
+    step = tried(seen, reports=(done,), **allowed)
+    assert (change(step) if step else None) == (expected and {"batch.maxSize": expected})
+
+
 # -- it ends ---------------------------------------------------------------------------------------
 
 
 def test_the_same_settings_are_not_tried_again_however_they_are_written() -> None:
-    seen = trainer(training_dataShare=0.0)
-    first = tried(seen, **ALL)
-    second = tried(seen, reports=(missed(first),), **ALL)
-    third = tried(seen, reports=(missed(first), missed(second)), **ALL)
-    assert len({str(change(each)) for each in (first, second, third)}) == 3
+    both = {"precision": {"allowed": ["bf16"]}, "batchSize": {"max": 64}}
+    first = tried(trainer(), **both)
+    second = tried(trainer(), reports=(missed(first),), **both)
+    assert change(first) == {"precision.autocast": "bf16"}
+    assert change(second) == {"batch.micro": 64, "batch.accumulation": 1}
+    assert tried(trainer(), reports=(missed(first), missed(second)), **both) is None
+
+
+def test_what_is_worth_little_alone_is_tried_together() -> None:
+    both = {"precision": {"allowed": ["bf16"]}, "batchSize": {"max": 64}}
+    first = tried(trainer(), **both)
+    small = ended(first, VerdictResult.NO_EFFECT, 100.0, 107.0)
+    second = tried(trainer(), reports=(small,), **both)
+    more = ended(second, VerdictResult.NO_EFFECT, 100.0, 104.0)
+    third = tried(trainer(), reports=(small, more), **both)
+    assert change(third) == {
+        "precision.autocast": "bf16",
+        "batch.micro": 64,
+        "batch.accumulation": 1,
+    }
+    assert third is not None
+    assert third.prediction is not None
+    assert third.prediction.after == pytest.approx(100 * 1.07 * 1.04)
+
+
+def test_what_harmed_is_not_tried_together_with_anything() -> None:
+    both = {"precision": {"allowed": ["bf16"]}, "batchSize": {"max": 64}}
+    first = tried(trainer(), **both)
+    small = ended(first, VerdictResult.NO_EFFECT, 100.0, 107.0)
+    second = tried(trainer(), reports=(small,), **both)
+    harm = ended(second, VerdictResult.WORSE, 100.0, 60.0)
+    third = tried(trainer(), reports=(small, harm), **both)
+    # A smaller micro-batch, as the larger one harmed.
+    assert change(third) == {"batch.micro": 4, "batch.accumulation": 16}
 
 
 def missed(action: Action | None) -> BottleneckReport:
@@ -312,7 +365,7 @@ def test_trials_end_and_stay_within_the_bounds(training: bool, returns: list[flo
         kept = better >= 1.1
         result = VerdictResult.IMPROVED if kept else VerdictResult.NO_EFFECT
         after = 100.0 * better if training else 100.0 / better
-        reports.append(ended(action, result, 100.0, after))
+        reports.append(ended(action, result, 100.0, after, lower_is_better=not training))
         if kept:
             knobs = point
     else:

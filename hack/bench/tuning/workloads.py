@@ -109,7 +109,7 @@ WORKLOADS: tuple[Tunable, ...] = (
         about="a tiny model with its data in memory: neither workers nor bf16 pay",
         options={"model": "tiny", "workers": 0, "micro": 64},
         grid={"dataLoader.workers": (0, 2), "precision.autocast": ("off", "bf16")},
-        fixed={"dataLoader.prefetch": 4},
+        fixed={"dataLoader.prefetch": 2},
         actions={"dataLoader": {"maxWorkers": 2}, "precision": {"allowed": ["bf16"]}},
         objectives=_ALL,
     ),

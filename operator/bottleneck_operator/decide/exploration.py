@@ -20,11 +20,12 @@ from ..diagnose.derived import with_derived
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.predicates import holds
 from ..observe.observation import Observation, WorkloadType
+from .combined import together
 from .decision import Facts
-from .points import changed, effective, knobs_of, visited
+from .points import changed, effective, here, knobs_of, visited
 from .remedies import MEANS, REMEDIES
 from .remedies.common import WORTH
-from .steps import other_ways, same_way
+from .steps import SEEN, beside, directions, other_ways, returned, same_way
 
 SUSPECTED = 0.20
 """Most that removing a cause is taken to return, as a share, which is not confirmed: a smaller step
@@ -42,10 +43,29 @@ def explore(
         return None
     if not all(_in_reach(_ENTRIES[cause.id]) for cause in diagnosis.causes if _root(cause)):
         return None
+    suspected = _suspected(observation, spec, facts)
+    harmful = {
+        each
+        for report in effective(facts)
+        if returned(report) < 1 / SEEN
+        for each in changed(knobs_of(report))
+    }
     found = [
         *_onward(observation, spec, facts),
-        *_suspected(observation, spec, facts),
-        *map(as_trial, other_ways(observation, spec, facts)),
+        *suspected,
+        *together(
+            [
+                action
+                for action in (*suspected, *beside(observation, spec, facts))
+                if harmful.isdisjoint(_changes(action))
+            ],
+            facts,
+        ),
+        *(
+            as_trial(action)
+            for action in other_ways(observation, spec, facts)
+            if not _backwards(action, facts)
+        ),
     ]
     fresh = [action for action in found if not visited(action, facts)]
     # What missed with other settings comes last: it may pay now, but rather something new.
@@ -53,6 +73,19 @@ def explore(
         each for report in effective(facts) if _missed(report) for each in changed(knobs_of(report))
     }
     return min(fresh, key=lambda action: not missed.isdisjoint(_changes(action)), default=None)
+
+
+def _backwards(action: Action, facts: Facts) -> bool:
+    """Whether the other direction of a knob helped already, or was tried from here and did not
+    harm: then this one is no better."""
+    assert action.knobs is not None
+    for report in effective(facts):
+        if _missed(report) and (not here(knobs_of(report), facts) or returned(report) < 1 / SEEN):
+            continue
+        ways = directions(knobs_of(report))
+        if any(ways.get(name, up) is not up for name, up in directions(action.knobs).items()):
+            return True
+    return False
 
 
 def _root(cause: Cause) -> bool:
@@ -81,9 +114,11 @@ def _changes(action: Action) -> set[tuple[str, Setting]]:
 
 
 def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Iterator[Action]:
-    """Further on the ways that helped, the last one first."""
+    """Further on the ways that helped, be it by too little to be kept, the last one first."""
     for report in reversed(effective(facts)):
-        if report.status.phase is Phase.KEPT and not _missed(report):
+        kept = report.status.phase is Phase.KEPT and not _missed(report)
+        verdict = report.status.verdict
+        if kept or (verdict is not None and verdict.result is VerdictResult.NO_EFFECT):
             step = same_way(report, observation, spec, facts)
             if step is not None:
                 yield step
@@ -99,7 +134,8 @@ def _suspected(observation: Observation, spec: PolicySpec, facts: Facts) -> list
             continue
         flags = [each for each in entry.predicates if isinstance(each, Predicate) and each.flag]
         share = entry.share.of(signals)
-        if share is None or not all(holds(flag, signals) for flag in flags):
+        against = any(holds(veto.condition, signals) for veto in entry.vetoes)
+        if share is None or against or not all(holds(flag, signals) for flag in flags):
             continue
         cause = _unconfirmed(entry, min(max(share, 0.0), SUSPECTED))
         for remedy in _hot(entry):

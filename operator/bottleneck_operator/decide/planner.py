@@ -16,7 +16,7 @@ from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
 from .decision import Decision, Facts, Plan, Refusal
 from .exploration import explore
-from .points import same_point
+from .points import left_for_better, same_point
 from .remedies import DEVICES, MEANS, REMEDIES
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
@@ -31,8 +31,9 @@ def decide(
     facts: Facts,
     now: float,
 ) -> Decision:
-    """The one thing to do now. Nothing is ever done without data, while an action is open, while
-    paused, or for a cause that was not confirmed. ``now`` in seconds since the Unix epoch."""
+    """The one thing to do now. Nothing is ever done without data, while an action is open, or while
+    paused; where no confirmed cause calls for anything, a trial (``exploration.py``). ``now`` in
+    seconds since the Unix epoch."""
     if spec.paused:
         return Refusal(Reason.PAUSED, "the policy is paused; set spec.paused to false to go on")
     if not diagnosis.known:
@@ -57,7 +58,7 @@ def decide(
         for remedy in entry.remedies:
             answer = REMEDIES[remedy](cause, observation, spec, facts)
             if isinstance(answer, Action):
-                answer = _too_strong(answer, spec) or _quarantined(answer, facts) or answer
+                answer = _too_strong(answer, spec) or _quarantined(answer, facts, now) or answer
             if isinstance(answer, Action):
                 plans.append(answer)
             else:
@@ -190,9 +191,13 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
     return None
 
 
-def _quarantined(action: Action, facts: Facts) -> Refusal | None:
+def _quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
     """The same action for the same cause is not tried again after a miss, until the policy was
-    changed: what did not help a minute ago will not help now."""
+    changed: what did not help a minute ago will not help now. Nor is one that a kept action would
+    have to be undone for."""
+    if better := left_for_better(action, facts, now):
+        message = f"{action.summary} would undo {better}, which helped"
+        return Refusal(Reason.QUARANTINED, message)
     for report in facts.reports:
         before, verdict = report.spec.action, report.status.verdict
         missed = report.status.phase is Phase.REVERTED or (

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..api.meta import Setting
-from ..api.report import Action, BottleneckReport, KnobsChange
+from ..api.report import Action, BottleneckReport, KnobsChange, Phase, VerdictResult
 from .decision import Facts
+
+RECENT_SECONDS = 3600.0
+"""How long settings that were left for better ones are not gone back to."""
 
 
 def effective(facts: Facts) -> list[BottleneckReport]:
@@ -42,6 +45,12 @@ def same_point(one: KnobsChange, other: KnobsChange, facts: Facts) -> bool:
     return {**origin, **one.desired} == {**origin, **other.desired}
 
 
+def here(change: KnobsChange, facts: Facts) -> bool:
+    """Whether a change began where the workload is now."""
+    origin = _origin([*map(knobs_of, effective(facts)), change])
+    return {**origin, **change.replaces} == {**origin, **facts.knobs}
+
+
 def visited(action: Action, facts: Facts) -> bool:
     """Whether the settings that an action leads to were in force already, under this generation of
     the policy; False for one that changes no knobs."""
@@ -56,6 +65,27 @@ def visited(action: Action, facts: Facts) -> bool:
         if report.spec.policy_generation == facts.policy_generation
         for settings in (knobs_of(report).replaces, knobs_of(report).desired)
     )
+
+
+def left_for_better(action: Action, facts: Facts, now: float) -> str:
+    """The name of the report of a kept action that led away from the settings to which ``action``
+    would lead back, within the last hour; empty without one. ``now`` in seconds since the Unix
+    epoch. A load that changes may make them right again, but not so soon."""
+    if action.knobs is None:
+        return ""
+    origin = _origin([*map(knobs_of, effective(facts)), action.knobs])
+    for report in effective(facts):
+        verdict, closed = report.status.verdict, report.status.closed_at
+        if (
+            report.status.phase is Phase.KEPT
+            and verdict is not None
+            and verdict.result is VerdictResult.IMPROVED
+            and closed is not None
+            and now - closed.timestamp() < RECENT_SECONDS
+            and {**origin, **knobs_of(report).replaces} == {**origin, **action.knobs.desired}
+        ):
+            return report.metadata.name
+    return ""
 
 
 def _origin(changes: Iterable[KnobsChange]) -> dict[str, Setting]:

@@ -192,7 +192,10 @@ def _serving(
     if cause.id == "batching-delay":
         if milliseconds == 0:
             return Refusal(Reason.AT_MAXIMUM, "the batcher does not wait at all already")
-        wait = 0 if _idle(observation, service) else shorter(milliseconds)
+        rate = observation.value("inference.arrivalRate")
+        # A delay longer than a batch takes to fill is never waited for.
+        filling = math.ceil(1000 * size / rate) if rate else milliseconds
+        wait = 0 if _idle(observation, service) else shorter(min(milliseconds, filling))
         after = max(service, latency - delay + wait / 1000)
         desired: dict[str, Setting] = {MAX_SIZE: size, DELAY: wait}
         basis = "a request waits as much less as the batcher may make it wait"
@@ -213,7 +216,7 @@ def _serving(
                 " replicas first",
             )
         after = latency - service + time
-        desired = {MAX_SIZE: smaller, DELAY: milliseconds}
+        desired = {MAX_SIZE: smaller, DELAY: at_most(milliseconds, service)}
         basis = "time of a batch = half fixed + half by its size"
     else:
         filled = observation.value("inference.batchSize")
@@ -234,7 +237,7 @@ def _serving(
                 Reason.NO_REMEDY, f"batches of {larger} are predicted to return less than 5%"
             )
         after = predicted
-        desired = {MAX_SIZE: larger, DELAY: milliseconds}
+        desired = {MAX_SIZE: larger, DELAY: at_most(milliseconds, service)}
         basis = (
             "time of a batch = half fixed + half by its size; a request waits for the batch before,"
             " for its own, and in a queue"
@@ -252,6 +255,12 @@ def may_fill(filled: float, size: int) -> bool:
 def shorter(milliseconds: int) -> int:
     """The next shorter delay of a batcher: a quarter, and none below 8 ms."""
     return milliseconds // 4 if milliseconds >= 8 else 0
+
+
+def at_most(milliseconds: int, service: float) -> int:
+    """The delay that goes with another largest batch: no longer than a batch takes (``service``,
+    seconds). Who comes too late for one batch waits for the next one no longer than that."""
+    return min(milliseconds, int(service * 1000))
 
 
 def _idle(observation: Observation, service: float) -> bool:
