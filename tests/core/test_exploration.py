@@ -323,6 +323,16 @@ def test_what_is_worth_little_alone_is_tried_together() -> None:
     assert third.prediction.after == pytest.approx(100 * 1.07 * 1.04)
 
 
+def test_what_returned_nothing_of_the_much_that_was_predicted_is_tried_with_more_workers() -> None:
+    """As long as computing and loading take the same time, neither shows anything alone."""
+    both = {"precision": {"allowed": ["bf16"]}, "dataLoader": {"maxWorkers": 4}}
+    first = tried(trainer(), **both)
+    assert change(first) == {"precision.autocast": "bf16"}
+    nothing = ended(first, VerdictResult.NO_EFFECT, 100.0, 100.0)
+    second = tried(trainer(), reports=(nothing,), **both)
+    assert change(second) == {"precision.autocast": "bf16", "dataLoader.workers": 3}
+
+
 def test_what_harmed_is_not_tried_together_with_anything() -> None:
     both = {"precision": {"allowed": ["bf16"]}, "batchSize": {"max": 64}}
     first = tried(trainer(), **both)

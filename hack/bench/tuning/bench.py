@@ -30,7 +30,7 @@ class Plan:
     """How long things take. ``measure`` is the seconds of one measurement, ``rounds`` how often the
     three configurations are compared at the end, ``tuning`` the most that the operator gets."""
 
-    measure: float = 6.0
+    measure: float = 4.0
     rounds: int = 2
     tuning: float = 240.0
 

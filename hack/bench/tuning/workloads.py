@@ -85,15 +85,6 @@ WORKLOADS: tuple[Tunable, ...] = (
         objectives=_ALL,
     ),
     Tunable(
-        name="training-precision",
-        type=Type.TRAINING,
-        about="wide layers in fp32: bf16 pays where the CPU has it",
-        options={"model": "wide", "micro": 256},
-        grid={"precision.autocast": ("off", "bf16")},
-        actions={"precision": {"allowed": ["bf16"]}},
-        objectives=_ALL,
-    ),
-    Tunable(
         name="training-joint",
         type=Type.TRAINING,
         about="small pictures and wide layers: with workers the arithmetic is left, and bf16 pays",
@@ -136,16 +127,6 @@ WORKLOADS: tuple[Tunable, ...] = (
         # Above the model's own time: else the model is to blame, and not the waiting.
         objectives={"latency": {"percentile": 95, "target": "10ms"}},
         pace=("--rate", "20"),
-    ),
-    Tunable(
-        name="serving-precision",
-        type=Type.SERVING,
-        about="wide layers in fp32: bf16 weights pay where the CPU has it",
-        options={"model": "wide", "max-size": 1, "delay": 0.0},
-        grid={"precision.weights": ("fp32", "bf16")},
-        actions={"precision": {"allowed": ["bf16"]}},
-        objectives={"latency": {"percentile": 95, "target": "1ms"}},
-        pace=("--utilization", "0.5"),
     ),
     Tunable(
         name="serving-joint",

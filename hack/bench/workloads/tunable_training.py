@@ -1,10 +1,9 @@
-"""Trains one of four models that leave their steps to the SDK, so that all knobs can be changed.
+"""Trains one of three models that leave their steps to the SDK, so that all knobs can be changed.
 
     python -m hack.bench.workloads.tunable_training --model pictures --workers 0
 
-``pictures`` waits for its loader, ``tiny`` pays for starting the work, ``wide`` for the arithmetic,
-and ``thumbnails`` for both its loader and the arithmetic.
-Runs until it is stopped.
+``pictures`` waits for its loader, ``tiny`` pays for starting the work, and ``thumbnails`` for both
+its loader and the arithmetic. Runs until it is stopped.
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ class Numbers(Dataset[Sample]):
         return self.rows[index % 256], index % CLASSES
 
 
-FEATURES = {"pictures": 1024, "tiny": 32, "wide": 1024, "thumbnails": 1024}
-WIDTHS = {"pictures": 1024, "tiny": 32, "wide": 1024, "thumbnails": 2048}
-LAYERS = {"pictures": 1, "tiny": 2, "wide": 4, "thumbnails": 6}
+FEATURES = {"pictures": 1024, "tiny": 32, "thumbnails": 1024}
+WIDTHS = {"pictures": 1024, "tiny": 32, "thumbnails": 2048}
+LAYERS = {"pictures": 1, "tiny": 2, "thumbnails": 6}
 
 
 def train(args: argparse.Namespace) -> None:

@@ -14,24 +14,52 @@ from ..api.report import Action, BottleneckReport, Phase, Prediction, VerdictRes
 from .decision import Facts
 from .points import changed, effective, here, knobs_of
 from .remedies.common import knobs_change, listed
-from .steps import returned, seen
+from .remedies.data_loader import WORKERS
+from .steps import SEEN, returned, seen
+
+MUCH = 1.15
+"""How many times better an action was predicted to be, for its return of nothing to be a sign."""
 
 BASIS = "what each of them returned, or is predicted to return, alone"
 
 
 def together(candidates: Iterable[Action], facts: Facts) -> Iterator[Action]:
     """All changes that returned something from where the workload is now, at once; then these with
-    each of ``candidates`` for another knob."""
+    each of ``candidates`` for another knob. Without any: one that returned nothing of the much that
+    was predicted, together with more loader workers, or the other way round."""
     small = [report for report in effective(facts) if _too_little(report, facts)]
     base: list[Action] = []
     for report in sorted(small, key=returned, reverse=True):
         base = _with(base, _as_measured(report))
     if len(base) > 1:
         yield _merged(base, facts)
+    starts = [base]
+    if not base:
+        starts = [[_as_measured(each)] for each in effective(facts) if _hidden(each, facts)]
     for candidate in candidates:
-        more = _with(base, candidate)
-        if len(more) > max(1, len(base)):
-            yield _merged(more, facts)
+        for start in starts:
+            more = _with(start, candidate)
+            overlapping = any(WORKERS in _names(action) for action in more)
+            if len(more) > len(start) and (base or overlapping):
+                yield _merged(more, facts)
+
+
+def _hidden(report: BottleneckReport, facts: Facts) -> bool:
+    """Whether an action from here returned nothing of the much that was predicted: what was next in
+    the way was as much in the way."""
+    action, verdict = report.spec.action, report.status.verdict
+    if action is None or action.prediction is None or verdict is None:
+        return False
+    return (
+        verdict.result is VerdictResult.NO_EFFECT
+        and verdict.before is not None
+        and verdict.after is not None
+        and report.status.phase is Phase.REVERTED
+        and not report.spec.metric.lower_is_better
+        and action.prediction.after >= MUCH * action.prediction.before
+        and returned(report) >= 1 / SEEN
+        and here(knobs_of(report), facts)
+    )
 
 
 def _too_little(report: BottleneckReport, facts: Facts) -> bool:

@@ -25,6 +25,7 @@ from .decision import Facts
 from .points import changed, effective, here, knobs_of, visited
 from .remedies import MEANS, REMEDIES
 from .remedies.common import WORTH
+from .remedies.data_loader import WORKERS
 from .steps import SEEN, beside, directions, other_ways, returned, same_way
 
 SUSPECTED = 0.20
@@ -77,8 +78,10 @@ def explore(
 
 def _backwards(action: Action, facts: Facts) -> bool:
     """Whether the other direction of a knob helped already, or was tried from here and did not
-    harm: then this one is no better."""
+    harm: then this one is no better. No loader workers at all are another thing than fewer."""
     assert action.knobs is not None
+    if action.knobs.desired.get(WORKERS) == 0:
+        return False
     for report in effective(facts):
         if _missed(report) and (not here(knobs_of(report), facts) or returned(report) < 1 / SEEN):
             continue
