@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from bottleneck_operator.api.conditions import Reason
 from bottleneck_operator.api.meta import Setting
 from bottleneck_operator.api.report import (
     Action,
@@ -16,9 +17,11 @@ from bottleneck_operator.api.report import (
     Verdict,
     VerdictResult,
 )
-from bottleneck_operator.decide.decision import Facts
+from bottleneck_operator.decide.decision import Facts, Refusal
 from bottleneck_operator.decide.exploration import explore
+from bottleneck_operator.decide.planner import PATIENCE_SECONDS, decide
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
+from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.observation import Observation, WorkloadType
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +246,21 @@ def test_nothing_is_tried_where_the_cause_is_known_and_out_of_reach(
 )
 def test_nothing_is_tried_without_permission_or_data(seen: Observation, actions: Any) -> None:
     assert tried(seen, **actions) is None
+
+
+@pytest.mark.parametrize(
+    ("since", "waits"), [(5.0, True), (PATIENCE_SECONDS, False), (None, False)]
+)
+def test_a_trial_waits_for_what_may_be_over_soon(since: float | None, waits: bool) -> None:
+    wanted = spec(objectives={"goodput": {"min": "100000"}}, actions={"batchSize": {"max": 256}})
+    began = None if since is None else NOW - since
+    seen = trainer(hardware_bf16=0)
+    found = diagnose(seen, wanted.objectives)
+    decision = decide(found, seen, wanted, replace(FACTS, breached_since=began), NOW)
+    assert isinstance(decision, Refusal) is waits
+    if isinstance(decision, Refusal):
+        assert decision.reason is Reason.COOLDOWN
+        assert decision.retry_after == PATIENCE_SECONDS - 5.0
 
 
 def test_nothing_is_tried_while_a_recommendation_waits() -> None:

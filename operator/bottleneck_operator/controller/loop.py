@@ -245,6 +245,7 @@ class PolicyLoop:
             settable=frozenset.intersection(*settable) if settable else frozenset(),
             containers=_containers(seen.running),
             reports=known,
+            breached_since=self._gatherer.onset.breached_at,
         )
 
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:

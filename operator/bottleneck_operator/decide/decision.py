@@ -20,7 +20,8 @@ class Facts:
     VerticalPodAutoscaler that owns the resources. ``generation`` is the newest knobs generation
     ever issued for this policy.
     ``containers`` are those of the running pods, by name, without the sidecar. ``reports`` are the
-    policy's earlier reports, oldest first.
+    policy's earlier reports, oldest first. ``breached_since`` is when the objective broke, seconds
+    since the Unix epoch, None where that is not known.
     """
 
     policy_generation: int = 0
@@ -34,6 +35,7 @@ class Facts:
     settable: frozenset[str] = frozenset()
     containers: Mapping[str, tuple[ResizeState, ...]] = field(default_factory=dict)
     reports: tuple[BottleneckReport, ...] = ()
+    breached_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,18 @@ from ..api.report import Action, BottleneckReport, Cause, Phase, VerdictResult
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation, WorkloadType
+from ..observe.windows import WINDOW_SECONDS
 from .decision import Decision, Facts, Plan, Refusal
 from .exploration import explore
 from .points import left_for_better, same_point
 from .remedies import DEVICES, MEANS, REMEDIES
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
+
+PATIENCE_SECONDS = 2 * WINDOW_SECONDS
+"""How long an objective has to be breached before anything is tried without a confirmed cause."""
+
+UNKNOWN = "an objective is breached, and no known cause is confirmed"
 
 _NOT_WANTED = frozenset({Reason.ACTION_NOT_ALLOWED, Reason.KNOB_NOT_SETTABLE})
 
@@ -40,11 +46,6 @@ def decide(
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
         return Refusal(Reason.OBJECTIVES_MET, "every objective is met")
-    trial = explore(diagnosis, observation, spec, facts)
-    if not diagnosis.causes and trial is None:
-        return Refusal(
-            Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
-        )
     if not observation.streaming or observation.streaming < observation.expected:
         if not diagnosis.causes:
             return Refusal(Reason.NO_DATA, "a replica is silent, so nothing is done")
@@ -65,10 +66,11 @@ def decide(
                 refusals.append(_with_advice(answer, entry))
         if not entry.remedies:
             refusals.append(_for_people(entry, cause))
-    if not plans and trial is not None:
-        return held or Plan(trial)
     if not plans:
-        return _telling(refusals)
+        trial = explore(diagnosis, observation, spec, facts)
+        if trial is not None:
+            return held or _too_early(facts, now) or Plan(trial)
+        return _telling(refusals) if refusals else Refusal(Reason.CAUSE_UNKNOWN, UNKNOWN)
     return held or Plan(_cheapest(plans, diagnosis, observation, spec))
 
 
@@ -189,6 +191,15 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
             retry_after=3600 - max(recent),
         )
     return None
+
+
+def _too_early(facts: Facts, now: float) -> Refusal | None:
+    """A burst may be over soon, or its cause be confirmed: a trial would only be in the way."""
+    if facts.breached_since is None or now - facts.breached_since >= PATIENCE_SECONDS:
+        return None
+    left = PATIENCE_SECONDS - (now - facts.breached_since)
+    message = f"a trial waits until the objective was breached for {PATIENCE_SECONDS:.0f}s"
+    return Refusal(Reason.COOLDOWN, message, retry_after=left)
 
 
 def _quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
