@@ -17,7 +17,7 @@ from bottleneck_operator.api.report import (
     Verdict,
     VerdictResult,
 )
-from bottleneck_operator.decide.decision import Facts, Refusal
+from bottleneck_operator.decide.decision import Facts, Plan, Refusal
 from bottleneck_operator.decide.exploration import explore
 from bottleneck_operator.decide.planner import PATIENCE_SECONDS, decide
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
@@ -26,7 +26,17 @@ from bottleneck_operator.observe.observation import Observation, WorkloadType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .builders import CASES, NOW, moment, observation, reading, report, spec, talking
+from .builders import (
+    CASES,
+    NOW,
+    knobs_action,
+    moment,
+    observation,
+    reading,
+    report,
+    spec,
+    talking,
+)
 
 SETTABLE = frozenset(
     {
@@ -261,6 +271,20 @@ def test_a_trial_waits_for_what_may_be_over_soon(since: float | None, waits: boo
     if isinstance(decision, Refusal):
         assert decision.reason is Reason.COOLDOWN
         assert decision.retry_after == PATIENCE_SECONDS - 5.0
+
+
+def test_what_is_still_breached_right_after_an_action_is_no_burst() -> None:
+    wanted = spec(
+        objectives={"goodput": {"min": "100000"}},
+        actions={"batchSize": {"max": 256}},
+        limits={"cooldown": "1s"},
+    )
+    done = report(
+        knobs_action(), Phase.KEPT, applied_at=moment(-20), closed_at=moment(-5), verdict=None
+    )
+    seen = trainer(hardware_bf16=0)
+    facts = replace(FACTS, breached_since=NOW - 3, reports=(done,))
+    assert isinstance(decide(diagnose(seen, wanted.objectives), seen, wanted, facts, NOW), Plan)
 
 
 def test_nothing_is_tried_while_a_recommendation_waits() -> None:

@@ -194,8 +194,12 @@ def _too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
 
 
 def _too_early(facts: Facts, now: float) -> Refusal | None:
-    """A burst may be over soon, or its cause be confirmed: a trial would only be in the way."""
+    """A burst may be over soon, or its cause be confirmed: a trial would only be in the way. What
+    is still breached right after an action is no burst."""
     if facts.breached_since is None or now - facts.breached_since >= PATIENCE_SECONDS:
+        return None
+    closed = [each.status.closed_at for each in facts.reports if _acted(each) is not None]
+    if any(each is not None and now - each.timestamp() < PATIENCE_SECONDS for each in closed):
         return None
     left = PATIENCE_SECONDS - (now - facts.breached_since)
     message = f"a trial waits until the objective was breached for {PATIENCE_SECONDS:.0f}s"
