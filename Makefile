@@ -24,7 +24,7 @@ kind-demo: venv ## The same on kind, where Docker and kind exist
 bench-diagnosis: venv ## Run the fault suite, real processes with a fault each (FAULTS=folder ONLY=cause SEEDS=1)
 	$(BIN)/python -m hack.bench.diagnosis $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
-bench-tuning: venv ## Compare what the operator makes of real workloads with their best configuration (ONLY=name SECONDS_EACH=6)
+bench-tuning: venv ## Compare what the operator makes of real workloads with their best configuration (ONLY=name SECONDS_EACH=4)
 	$(BIN)/python -m hack.bench.tuning $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
 
 test: venv verify ## Lint, verify and run every test, those on the built-in cluster included

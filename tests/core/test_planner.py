@@ -303,9 +303,11 @@ def test_a_way_that_proved_right_is_gone_further() -> None:
     )
     verdict = Verdict(result=VerdictResult.IMPROVED, before=1000 / 1.5, after=1000 / 1.125)
     facts = replace(FACTS, settable=frozenset(knobs))
-    assert refusal(plan(seen, wanted, facts)).reason is Reason.CAUSE_UNKNOWN
+    assert refusal(plan(seen, wanted, facts)).reason is Reason.CAUSE_UNKNOWN  # nor a trial
 
-    kept = report(grown, Phase.KEPT, verdict=verdict, closed_at=moment(-900))
+    kept = report(
+        grown, Phase.KEPT, verdict=verdict, applied_at=moment(-920), closed_at=moment(-900)
+    )
     onward = action(plan(seen, wanted, replace(facts, reports=(kept,))))
     assert onward.knobs is not None
     assert onward.knobs.desired["batch.micro"] == 32

@@ -227,7 +227,8 @@ def test_where_no_further_step_is_taken(
     ],
 )
 def test_the_limits_of_a_batcher(why: str, expected: dict[str, int]) -> None:
-    answer = done(ask("BatchSize", cause(why), server(), batchSize=BATCH))
+    busy = server(rate=72.0 if why == "queueing" else 30.0)
+    answer = done(ask("BatchSize", cause(why), busy, batchSize=BATCH))
     assert desired(answer) == expected
     assert answer.prediction is not None
     assert answer.prediction.after <= answer.prediction.before
@@ -250,6 +251,7 @@ def test_a_queue_that_still_grows_is_not_predicted_to_vanish() -> None:
         ("queueing", server(8, inference_batchSize=2), BATCH, Reason.NO_REMEDY),
         ("queueing", server(8, inference_latency=0.16), BATCH, Reason.NO_REMEDY),
         ("batch-too-large", server(8), {"min": 8, "max": 9}, Reason.AT_MAXIMUM),
+        ("batch-too-large", server(8, rate=60.0), BATCH, Reason.NO_REMEDY),
         ("batching-delay", server(8, 0.0), BATCH, Reason.AT_MAXIMUM),
     ],
     ids=[
@@ -257,6 +259,7 @@ def test_a_queue_that_still_grows_is_not_predicted_to_vanish() -> None:
         "batches that do not fill",
         "it would return nothing",
         "smallest",
+        "smaller ones would not keep up",
         "no delay at all",
     ],
 )

@@ -15,7 +15,15 @@ from bottleneck_sidecar.knobs import parse as parse_knobs
 from examples.loadgen.trace import read
 from hack.bench.tuning.__main__ import arguments, chosen, main
 from hack.bench.tuning.cluster import Cluster
-from hack.bench.tuning.figures import Point, Result, below_floor, document, oracle, table
+from hack.bench.tuning.figures import (
+    Point,
+    Result,
+    below_floor,
+    document,
+    longest_below,
+    oracle,
+    table,
+)
 from hack.bench.tuning.overhead import parse
 from hack.bench.tuning.session import poisson_trace
 from hack.bench.tuning.workloads import WORKLOADS, Tunable, policy_of
@@ -37,6 +45,22 @@ def test_seconds_below_the_floor_count_what_is_worse_by_more_than_a_twentieth() 
     assert below_floor([94.0, 95.0, 96.0, 50.0], 100.0, False, 0.5) == 1.0
     assert below_floor([0.104, 0.106, 0.2], 0.1, True, 1.0) == 2.0
     assert below_floor([], 100.0, False, 1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("bins", "lower", "longest"),
+    [
+        ([50.0, 100.0, 50.0, 50.0, 95.0, 50.0], False, 2.0),
+        ([0.2, 0.2, 0.2, 0.1], True, 3.0),
+        ([100.0], False, 0.0),
+        ([], True, 0.0),
+    ],
+    ids=["two together", "of a latency", "never", "nothing measured"],
+)
+def test_the_longest_stretch_below_the_floor(
+    bins: list[float], lower: bool, longest: float
+) -> None:
+    assert longest_below(bins, 0.1 if lower else 100.0, lower, 1.0) == longest
 
 
 def test_of_a_latency_the_share_is_the_other_way_round() -> None:

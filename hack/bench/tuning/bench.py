@@ -10,8 +10,9 @@ from statistics import mean
 
 from bottleneck_operator.observe.windows import WINDOW_SECONDS
 
+from ..faultfile import Type
 from ..processes import RunError
-from .figures import Point, Result, below_floor, oracle
+from .figures import Point, Result, below_floor, longest_below, oracle
 from .session import LAG_SECONDS, SETTLE_SECONDS, Session
 from .tune import QUIET_SECONDS, tune
 from .workloads import Knobs, Tunable
@@ -20,7 +21,7 @@ START_ESTIMATE_SECONDS = 12.0
 ACTION_ESTIMATE_SECONDS = 20.0
 BIN_SECONDS = 1.0
 
-BEFORE_SECONDS = WINDOW_SECONDS + 5.0
+BEFORE_SECONDS = {Type.TRAINING: 8.0, Type.SERVING: WINDOW_SECONDS + 5.0}
 """Before the operator looks: what it compares with must be the load, and not how the load began."""
 
 
@@ -29,7 +30,7 @@ class Plan:
     """How long things take. ``measure`` is the seconds of one measurement, ``rounds`` how often the
     three configurations are compared at the end, ``tuning`` the most that the operator gets."""
 
-    measure: float = 6.0
+    measure: float = 4.0
     rounds: int = 2
     tuning: float = 240.0
 
@@ -40,7 +41,7 @@ class Plan:
         actions = 1 + 0.5 * points
         return (
             2 * START_ESTIMATE_SECONDS
-            + BEFORE_SECONDS
+            + BEFORE_SECONDS[work.type]
             + each * (points + 3 * self.rounds)
             + min(self.tuning, actions * ACTION_ESTIMATE_SECONDS + QUIET_SECONDS)
         )
@@ -72,7 +73,7 @@ def _run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> R
         session = Session(work, logs, "tuned", stack)
         session.pace = pace  # measured once: the oracle was found under this load
         session.start()
-        session.pass_time(BEFORE_SECONDS)
+        session.pass_time(BEFORE_SECONDS[work.type])
         tuned = tune(session, plan.tuning, say)
         end = session.lines[-1][0]
         ours = {**points[0].knobs, **(tuned.knobs or {})}
@@ -91,6 +92,7 @@ def _run(work: Tunable, plan: Plan, logs: Path, say: Callable[[str], None]) -> R
             actions=tuned.actions,
             seconds=tuned.seconds,
             below_floor_seconds=below_floor(bins, floor, work.lower_is_better, BIN_SECONDS),
+            longest_below_seconds=longest_below(bins, floor, work.lower_is_better, BIN_SECONDS),
             our_knobs=ours,
             oracle_knobs=best.knobs,
             steps=tuned.steps,

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from bottleneck_operator.verify.judge import LOOKS
+from bottleneck_operator.verify.measure import BIN_SECONDS, WARM_UP
+
 from .workloads import Knobs
+
+VERIFICATION_SECONDS = WARM_UP["BatchSize"] + LOOKS[0] * BIN_SECONDS
+"""How long it takes at least to see that a setting harms: the warm-up and the first look."""
 
 NEAR = 0.95
 """Below that share of the floor the operator has harmed the workload for a while."""
@@ -38,6 +44,7 @@ class Result:
     actions: int = 0
     seconds: float = 0.0
     below_floor_seconds: float = 0.0
+    longest_below_seconds: float = 0.0
     our_knobs: Knobs = field(default_factory=dict)
     oracle_knobs: Knobs = field(default_factory=dict)
     steps: Sequence[str] = ()
@@ -69,6 +76,19 @@ def below_floor(bins: Sequence[float], floor: float, lower_is_better: bool, widt
     return width * sum(value < floor * NEAR for value in bins)
 
 
+def longest_below(
+    bins: Sequence[float], floor: float, lower_is_better: bool, width: float
+) -> float:
+    """The longest of these stretches in seconds, as ``below_floor`` counts them: none may last
+    longer than it takes to find out and to undo it."""
+    longest = stretch = 0
+    for value in bins:
+        worse = value > floor / NEAR if lower_is_better else value < floor * NEAR
+        stretch = stretch + 1 if worse else 0
+        longest = max(longest, stretch)
+    return width * longest
+
+
 def document(results: Sequence[Result], overhead: float | None) -> dict[str, Any]:
     """What is written as JSON. ``overhead`` is the SDK's cost as a share of a step."""
     waits = [wait for result in results for wait in result.acknowledged]
@@ -79,6 +99,7 @@ def document(results: Sequence[Result], overhead: float | None) -> dict[str, Any
             "max": round(max(waits), 3) if waits else None,
         },
         "sdkOverheadRatio": overhead,
+        "verificationSeconds": VERIFICATION_SECONDS,
     }
 
 
@@ -95,6 +116,7 @@ def _entry(result: Result) -> dict[str, Any]:
         "actions": result.actions,
         "seconds": round(result.seconds, 1),
         "belowFloorSeconds": round(result.below_floor_seconds, 1),
+        "belowFloorLongestSeconds": round(result.longest_below_seconds, 1),
         "ourKnobs": result.our_knobs,
         "oracleKnobs": result.oracle_knobs,
         "steps": list(result.steps),
@@ -104,7 +126,10 @@ def _entry(result: Result) -> dict[str, Any]:
     }
 
 
-_HEADS = ("workload", "unit", "floor", "ours", "oracle", "ours/oracle", "actions", "s", "s < floor")
+_HEADS = (
+    *("workload", "unit", "floor", "ours", "oracle", "ours/oracle", "actions", "s"),
+    *("s < floor", "longest"),
+)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -125,6 +150,7 @@ def table(results: Sequence[Result]) -> str:
                 str(result.actions),
                 f"{result.seconds:.0f}",
                 f"{result.below_floor_seconds:.0f}",
+                f"{result.longest_below_seconds:.0f}",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]

@@ -26,10 +26,10 @@ from .workloads import Knobs, Tunable
 
 START_SECONDS = 90.0
 ACKNOWLEDGE_SECONDS = 60.0
-LAG_SECONDS = 2.5
+LAG_SECONDS = 2.0
 """Until what happened now is surely in the recording: its lines come once a second."""
 
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 2.0
 """After a change: workers start, a backlog is worked off."""
 
 PERCENTILE = 95

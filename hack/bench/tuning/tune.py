@@ -19,7 +19,7 @@ from bottleneck_operator.diagnose.catalogue import CATALOGUE
 from bottleneck_operator.kube import Kube
 from bottleneck_operator.observe.series import in_force_at
 from bottleneck_operator.observe.streams import Streams
-from bottleneck_operator.observe.windows import observe
+from bottleneck_operator.observe.windows import WINDOW_SECONDS, observe
 from bottleneck_operator.report.events import Recorder
 
 from .cluster import Cluster, Lines
@@ -27,7 +27,7 @@ from .session import Session
 from .workloads import Knobs, policy_of
 
 TURN_SECONDS = 1.0
-QUIET_SECONDS = 20.0
+QUIET_SECONDS = WINDOW_SECONDS + 2.0
 """So long the operator must want nothing any more: more than a window of evidence."""
 
 _PASSING = frozenset({Reason.COOLDOWN, Reason.NO_DATA, Reason.REPLICAS_PENDING})

@@ -2,8 +2,8 @@
 
     python -m hack.bench.workloads.tunable_training --model pictures --workers 0
 
-``pictures`` waits for its loader, ``tiny`` pays for starting the work, ``wide`` for the arithmetic.
-Runs until it is stopped.
+``pictures`` waits for its loader, ``tiny`` pays for starting the work, and ``thumbnails`` for both
+its loader and the arithmetic. Runs until it is stopped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ENDLESS = 10**9
 """Samples of an epoch: more than any run takes."""
 
 CLASSES = 10
-SIDE = 512
-"""Pixels of a picture's side."""
+SIDES = {"pictures": 512, "thumbnails": 256}
+"""Pixels of a picture's side, for models that are trained on pictures."""
 
 READ_SECONDS = 0.002
 """What a picture takes to come from where it is stored, while no CPU is needed."""
@@ -34,10 +34,10 @@ Sample = tuple[Tensor, int]
 class Pictures(Dataset[Sample]):
     """Compressed pictures that are read, unpacked and shrunk one by one."""
 
-    def __init__(self, features: int) -> None:
-        self.side = int(features**0.5)
+    def __init__(self, features: int, side: int) -> None:
+        self.side, self.small = side, int(features**0.5)
         generator = torch.Generator().manual_seed(7)
-        noise = torch.randint(0, 64, (SIDE, SIDE), generator=generator, dtype=torch.uint8)
+        noise = torch.randint(0, 64, (side, side), generator=generator, dtype=torch.uint8)
         self.packed = zlib.compress(noise.numpy().tobytes())
 
     def __len__(self) -> int:
@@ -46,8 +46,8 @@ class Pictures(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         time.sleep(READ_SECONDS)
         raw = torch.frombuffer(bytearray(zlib.decompress(self.packed)), dtype=torch.uint8)
-        picture = raw.view(1, SIDE, SIDE).float() / 255
-        small = nn.functional.adaptive_avg_pool2d(picture, self.side)
+        picture = raw.view(1, self.side, self.side).float() / 255
+        small = nn.functional.adaptive_avg_pool2d(picture, self.small)
         return small.flatten(), index % CLASSES
 
 
@@ -64,24 +64,26 @@ class Numbers(Dataset[Sample]):
         return self.rows[index % 256], index % CLASSES
 
 
-FEATURES = {"pictures": 1024, "tiny": 32, "wide": 1024}
-LAYERS = {"pictures": 1, "tiny": 2, "wide": 4}
+FEATURES = {"pictures": 1024, "tiny": 32, "thumbnails": 1024}
+WIDTHS = {"pictures": 1024, "tiny": 32, "thumbnails": 2048}
+LAYERS = {"pictures": 1, "tiny": 2, "thumbnails": 6}
 
 
 def train(args: argparse.Namespace) -> None:
     """The training loop."""
     monitor = StepMonitor()
-    features = FEATURES[args.model]
-    dataset = Pictures(features) if args.model == "pictures" else Numbers(features)
+    features, width = FEATURES[args.model], WIDTHS[args.model]
+    side = SIDES.get(args.model)
+    dataset = Numbers(features) if side is None else Pictures(features, side)
     loader = monitor.loader(
         DataLoader(dataset, batch_size=args.micro, num_workers=args.workers),
         accumulation=args.accumulation,
     )
     torch.manual_seed(args.seed)
     parts: list[nn.Module] = []
-    for _ in range(LAYERS[args.model]):
-        parts += [nn.Linear(features, features), nn.ReLU()]
-    network = nn.Sequential(*parts, nn.Linear(features, CLASSES))
+    for number in range(LAYERS[args.model]):
+        parts += [nn.Linear(width if number else features, width), nn.ReLU()]
+    network = nn.Sequential(*parts, nn.Linear(width, CLASSES))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for inputs, labels in loader:
         with monitor.forward():

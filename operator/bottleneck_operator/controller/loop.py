@@ -297,6 +297,7 @@ class PolicyLoop:
             unplaced=_unplaced(seen),
             trail=self._gatherer.trail,
             rollout=target.workload.rollout if target else None,
+            breached_since=self._gatherer.onset.breached_at,
         )
 
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:

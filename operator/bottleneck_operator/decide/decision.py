@@ -37,7 +37,8 @@ class Facts:
     the resources. ``generation`` is the newest knobs generation
     ever issued for this policy.
     ``containers`` are those of the running pods, by name, without the sidecar. ``reports`` are the
-    policy's earlier reports, oldest first.
+    policy's earlier reports, oldest first. ``breached_since`` is when the objective broke, seconds
+    since the Unix epoch, None where that is not known.
     """
 
     policy_generation: int = 0
@@ -63,6 +64,7 @@ class Facts:
     """What the pool asks of this policy now."""
     rollout: Rollout | None = None
     """The images of the target and how it replaces its pods."""
+    breached_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

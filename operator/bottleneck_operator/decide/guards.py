@@ -11,13 +11,18 @@ from ..api import units
 from ..api.conditions import Reason
 from ..api.policy import Disruption, PolicySpec
 from ..api.report import Action, Aim, BottleneckReport, Phase, VerdictResult
+from ..observe.windows import WINDOW_SECONDS
 from .decision import Facts, Refusal
+from .points import left_for_better, same_point
 from .remedies import MEANS
 
 REGRET_SECONDS = 1800.0
 """How long nothing of a kind is taken away after it had to be given back: load comes again."""
 
 HOUR = 3600.0
+
+PATIENCE_SECONDS = 2 * WINDOW_SECONDS
+"""How long an objective has to be breached before anything is tried without a confirmed cause."""
 
 
 def too_strong(action: Action, spec: PolicySpec) -> Refusal | None:
@@ -87,6 +92,19 @@ def over_budget(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
     return None
 
 
+def too_early(facts: Facts, now: float) -> Refusal | None:
+    """Whether a trial waits. A burst may be over soon, or its cause be confirmed: a trial would
+    only be in the way. What is still breached right after an action is no burst."""
+    if facts.breached_since is None or now - facts.breached_since >= PATIENCE_SECONDS:
+        return None
+    closed = [each.status.closed_at for each in facts.reports if _acted(each) is not None]
+    if any(each is not None and now - each.timestamp() < PATIENCE_SECONDS for each in closed):
+        return None
+    left = PATIENCE_SECONDS - (now - facts.breached_since)
+    message = f"a trial waits until the objective was breached for {PATIENCE_SECONDS:.0f}s"
+    return Refusal(Reason.COOLDOWN, message, retry_after=left)
+
+
 def _acted(report: BottleneckReport) -> datetime | None:
     """When a report had an effect, or None where it had none."""
     return report.status.applied_at
@@ -129,7 +147,11 @@ def saved_enough(spec: PolicySpec, facts: Facts, now: float) -> bool:
 def quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
     """The same action for the same cause is not tried again after a miss, until the policy was
     changed: what did not help a minute ago will not help now. Of replicas that holds for so many or
-    fewer, and for half an hour: more of them are for another load, and so are those of later."""
+    fewer, and for half an hour: more of them are for another load, and so are those of later. Nor
+    is one tried that a kept action would have to be undone for."""
+    if better := left_for_better(action, facts, now):
+        message = f"{action.summary} would undo {better}, which helped"
+        return Refusal(Reason.QUARANTINED, message)
     for report in facts.reports:
         before, verdict = report.spec.action, report.status.verdict
         if before is not None and before.grows and not _vain(report, action, now):
@@ -143,7 +165,7 @@ def quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
             and missed
             and (before.cause == action.cause or before.grows)
             and before.type == action.type
-            and (before.grows or _desired(before) == _desired(action))
+            and (before.grows or _same(before, action, facts))
             and report.spec.policy_generation == facts.policy_generation
         ):
             result = verdict.result if verdict else report.status.phase
@@ -169,11 +191,16 @@ def _vain(report: BottleneckReport, action: Action, now: float) -> bool:
     return not kept_well and lately and action.replicas.desired <= tried.replicas.desired
 
 
+def _same(before: Action, action: Action, facts: Facts) -> bool:
+    """Whether an action is the same one again."""
+    if before.knobs is not None and action.knobs is not None:
+        return same_point(before.knobs, action.knobs, facts)
+    return before.knobs is action.knobs and _desired(before) == _desired(action)
+
+
 def _desired(action: Action) -> object:
-    """What makes an action the same one again. Of a resize it is the direction: the amount follows
-    from a figure that moves a little with every window."""
-    if action.knobs is not None:
-        return action.knobs.desired
+    """Of a resize it is the direction: the amount follows from a figure that moves a little with
+    every window."""
     if action.replicas is not None:
         return action.replicas.desired
     if action.image is not None:

@@ -7,28 +7,31 @@ from dataclasses import replace
 
 from ..api.conditions import Reason
 from ..api.policy import Mode, PolicySpec
-from ..api.report import Action, Cause, Phase, VerdictResult
+from ..api.report import Action, Cause
 from ..diagnose.catalogue import CATALOGUE, CauseEntry
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.observation import Observation
 from .choice import alternatives, choose, priced
 from .decision import Decision, Facts, Plan, Refusal
+from .exploration import explore
 from .guards import (
     over_budget,
     quarantined,
     regretted,
     saved_enough,
+    too_early,
     too_soon,
     too_strong,
     under_way,
 )
 from .lifecycle import SUPERSEDABLE
 from .remedies import REMEDIES, SAVINGS
-from .remedies.batch_size import further
 from .remedies.owners import room_for, through_hpa
 from .remedies.replicas import demanded, more
 
 _ENTRIES: dict[str, CauseEntry] = {entry.id: entry for entry in CATALOGUE}
+
+UNKNOWN = "an objective is breached, and no known cause is confirmed"
 
 _NOT_WANTED = frozenset({Reason.ACTION_NOT_ALLOWED, Reason.KNOB_NOT_SETTABLE})
 
@@ -40,19 +43,15 @@ def decide(
     facts: Facts,
     now: float,
 ) -> Decision:
-    """The one thing to do now. Nothing is ever done without data, while an action is open, while
-    paused, or for a cause that was not confirmed. ``now`` in seconds since the Unix epoch."""
+    """The one thing to do now. Nothing is ever done without data, while an action is open, or while
+    paused; where no confirmed cause calls for anything, a trial (``exploration.py``). ``now`` in
+    seconds since the Unix epoch."""
     if spec.paused:
         return Refusal(Reason.PAUSED, "the policy is paused; set spec.paused to false to go on")
     if not diagnosis.known:
         return Refusal(Reason.NO_DATA, _missing(diagnosis))
     if not diagnosis.breached:
         return _ahead(observation, spec, facts, now) or _saving(observation, spec, facts, now)
-    onward = _onward(observation, spec, facts)
-    if not diagnosis.causes and onward is None:
-        return _ahead(observation, spec, facts, now) or Refusal(
-            Reason.CAUSE_UNKNOWN, "an objective is breached, and no known cause is confirmed"
-        )
     if not observation.streaming or observation.streaming < observation.expected:
         if not diagnosis.causes:
             return Refusal(Reason.NO_DATA, "a replica is silent, so nothing is done")
@@ -73,9 +72,15 @@ def decide(
                 refused.append((cause.id, remedy, _with_advice(answer, entry)))
         if not entry.remedies:
             refused.append((cause.id, "", _for_people(entry, cause)))
-    if not plans and onward is not None:
-        return held or quarantined(onward, facts, now) or Plan(priced(onward, observation, facts))
     if not plans:
+        if (ahead := _ahead(observation, spec, facts, now)) is not None and not diagnosis.causes:
+            return ahead
+        trial = explore(diagnosis, observation, spec, facts)
+        if trial is not None:
+            trial = priced(trial, observation, facts)
+            return held or too_early(facts, now) or Plan(trial)
+        if not refused:
+            return Refusal(Reason.CAUSE_UNKNOWN, UNKNOWN)
         return _telling([refusal for _, _, refusal in refused])
     assert diagnosis.symptom is not None
     chosen = choose(plans, diagnosis, observation, spec)
@@ -151,18 +156,6 @@ def _saving(observation: Observation, spec: PolicySpec, facts: Facts, now: float
             plan, action=priced(plan.action, observation, facts)
         )
     return met
-
-
-def _onward(observation: Observation, spec: PolicySpec, facts: Facts) -> Action | None:
-    """The next step on a way that has just proved right, for where the diagnosis has no better one:
-    a cause is confirmed down to a threshold, and what was measured on the way tells more."""
-    newest = max(facts.reports, key=lambda report: report.spec.decided_at, default=None)
-    if newest is None or newest.status.phase is not Phase.KEPT:
-        return None
-    verdict = newest.status.verdict
-    if verdict is None or verdict.result is not VerdictResult.IMPROVED:
-        return None
-    return further(newest, observation, spec, facts)
 
 
 def _to_remove(causes: Sequence[Cause]) -> Iterator[Cause]:

@@ -30,6 +30,9 @@ FIXED_SHARE = 0.5
 """Share of a batch's time taken to be the same for any size while it has been measured at one size
 only. What came of it is measured afterwards."""
 
+IDLE = 0.70
+"""Occupancy below which a server has time left; where ``batching-delay`` is named, too."""
+
 SMALLER = frozenset({"gpu-memory-full", "memory-pressure"})
 """Causes that a smaller micro-batch removes."""
 
@@ -62,7 +65,7 @@ def _training(
     rate = observation.value("training.samplesPerSecond")
     if not micro or not accumulation or rate is None:
         return Refusal(Reason.NO_DATA, "micro-batch, accumulation and throughput are not known")
-    sizes = _divisors(micro * accumulation, bounds)
+    sizes = divisors(micro * accumulation, bounds)
     if cause.id in SMALLER:
         chosen = max((size for size in sizes if size <= micro / 2), default=None)
         if chosen is None:
@@ -105,7 +108,7 @@ def further(
     if not overhead > 0:
         return None
     overhead = min(overhead, 1.0)
-    sizes = _divisors(micro * accumulation, bounds)
+    sizes = divisors(micro * accumulation, bounds)
     size = _larger(sizes, micro, overhead, _most(observation, micro))
     if size is None:
         return None
@@ -120,7 +123,7 @@ def further(
     )
 
 
-def _divisors(samples: int, bounds: BatchSizeAction) -> list[int]:
+def divisors(samples: int, bounds: BatchSizeAction) -> list[int]:
     """Sizes within the bounds that split ``samples`` evenly, ascending: with any other one an
     optimizer step would be of other samples."""
     return [
@@ -187,22 +190,37 @@ def _serving(
     milliseconds = math.ceil(delay * 1000)
     current: dict[str, Setting] = {MAX_SIZE: size, DELAY: milliseconds}
     if cause.id == "batching-delay":
-        shorter = milliseconds // 4 if milliseconds >= 8 else 0
-        if shorter == milliseconds:
+        if milliseconds == 0:
             return Refusal(Reason.AT_MAXIMUM, "the batcher does not wait at all already")
-        after = max(service, latency - delay + shorter / 1000)
-        desired: dict[str, Setting] = {MAX_SIZE: size, DELAY: shorter}
+        rate = observation.value("inference.arrivalRate")
+        # A delay longer than a batch takes to fill is never waited for.
+        filling = math.ceil(1000 * size / rate) if rate else milliseconds
+        wait = 0 if _idle(observation, service) else shorter(min(milliseconds, filling))
+        after = max(service, latency - delay + wait / 1000)
+        desired: dict[str, Setting] = {MAX_SIZE: size, DELAY: wait}
         basis = "a request waits as much less as the batcher may make it wait"
     elif cause.id == "batch-too-large":
-        smaller = max(bounds.min, size // 2)
+        filled = observation.value("inference.batchSize")
+        if not filled:
+            return Refusal(Reason.NO_DATA, "the size of batches is not known")
+        # A limit that is never reached bounds nothing.
+        smaller = max(bounds.min, min(size // 2, int(filled)))
         if smaller >= size:
             return _at_bound("smallest", size, "min", bounds.min)
-        after = latency - service + service * _batch_time(smaller / size)
-        desired = {MAX_SIZE: smaller, DELAY: milliseconds}
+        time = service * _batch_time(min(1.0, smaller / filled))
+        rate = observation.value("inference.arrivalRate")
+        if rate is not None and rate * time / smaller / max(1, len(observation.ranks)) >= 1:
+            return Refusal(
+                Reason.NO_REMEDY,
+                f"with batches of {smaller} the servers would not keep up with what arrives; add"
+                " replicas first",
+            )
+        after = latency - service + time
+        desired = {MAX_SIZE: smaller, DELAY: at_most(milliseconds, service)}
         basis = "time of a batch = half fixed + half by its size"
     else:
         filled = observation.value("inference.batchSize")
-        if filled is not None and filled < 0.5 * size:
+        if filled is not None and not may_fill(filled, size):
             return Refusal(
                 Reason.NO_REMEDY,
                 f"batches of {filled:.1f} do not fill the {size} they may have; larger ones would"
@@ -219,12 +237,37 @@ def _serving(
                 Reason.NO_REMEDY, f"batches of {larger} are predicted to return less than 5%"
             )
         after = predicted
-        desired = {MAX_SIZE: larger, DELAY: milliseconds}
+        desired = {MAX_SIZE: larger, DELAY: at_most(milliseconds, service)}
         basis = (
             "time of a batch = half fixed + half by its size; a request waits for the batch before,"
             " for its own, and in a queue"
         )
     return _action(cause.id, facts, current, desired, latency, after, basis)
+
+
+def may_fill(filled: float, size: int) -> bool:
+    """Whether batches of ``filled`` requests on average come up to ``size`` now and then: where
+    requests come independently of each other, one batch in fifty is two standard deviations (the
+    root of the mean) larger."""
+    return filled + 2 * math.sqrt(filled) >= size
+
+
+def shorter(milliseconds: int) -> int:
+    """The next shorter delay of a batcher: a quarter, and none below 8 ms."""
+    return milliseconds // 4 if milliseconds >= 8 else 0
+
+
+def at_most(milliseconds: int, service: float) -> int:
+    """The delay that goes with another largest batch: no longer than a batch takes (``service``,
+    seconds). Who comes too late for one batch waits for the next one no longer than that."""
+    return min(milliseconds, int(service * 1000))
+
+
+def _idle(observation: Observation, service: float) -> bool:
+    """Whether the servers would have time left though each request were a batch of its own, which
+    takes at most the time of a batch as they are: then nothing is won by waiting for others."""
+    rate = observation.value("inference.arrivalRate")
+    return rate is not None and rate * service / max(1, len(observation.ranks)) < IDLE
 
 
 def _batch_time(ratio: float) -> float:

@@ -20,6 +20,9 @@ SPEEDUP = 1.5
 """What a model whose time is known only as a whole is predicted to gain: the least that PyTorch
 measures with mixed precision on hardware made for it."""
 
+FULL_SERVER = 0.70
+"""Occupancy from which requests wait for those before them."""
+
 
 def precision(
     cause: Cause, observation: Observation, spec: PolicySpec, facts: Facts
@@ -62,9 +65,13 @@ def precision(
         # The catalogue's share is what the cause costs: without it the step is as much shorter.
         after, basis = before / (1 - min(cause.share, 0.9)), "the step without the cause's share"
     else:
-        service = observation.value("inference.serviceSeconds") or 0.0
-        after = before - service * (1 - 1 / SPEEDUP)
-        basis = f"the model's own time, {SPEEDUP} times as fast"
+        part = min(1.0, (observation.value("inference.serviceSeconds") or 0.0) / before)
+        occupancy = observation.value("inference.occupancy")
+        if occupancy is not None and occupancy >= FULL_SERVER:
+            # Who waits for others that are served waits for the model's time, too.
+            part = max(part, observation.value("inference.queueShare") or 0.0)
+        after = before * (1 - part * (1 - 1 / SPEEDUP))
+        basis = f"the model's own time, {SPEEDUP} times as fast, and the queue behind it"
     return Action(
         type="Precision",
         summary=listed(current, desired),

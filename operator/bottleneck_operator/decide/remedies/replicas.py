@@ -99,9 +99,10 @@ def surplus(observation: Observation, spec: PolicySpec, facts: Facts, now: float
     there = there_of(count, facts.ready, facts.reports, now)
     seconds = units.seconds(bounds.stabilization)
     survivors = fewer(load, facts.trail, there, seconds, now)
-    if survivors is None or max(survivors, bounds.min) >= count:
+    if survivors is None or max(1, survivors, bounds.min) >= count:
         return None
-    desired = max(survivors, bounds.min)
+    # Only who is idle goes to zero, and there is a gate for that (idle.py).
+    desired = max(1, survivors, bounds.min)
     action = _action(desired, count, SURPLUS, load, measured)
     return Plan(
         action.model_copy(update={"aim": Aim.SAVE}),
