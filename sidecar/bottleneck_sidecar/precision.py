@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bottleneck_sidecar.knobs import WORDS
+from bottleneck_sidecar.learning import norm_of
 
 AUTOCAST = "precision.autocast"
 OFF, BF16, FP16 = WORDS[AUTOCAST]
@@ -26,6 +27,11 @@ class Precision:
         self.mode = mode
         self.device: str | None = None
         """Type of the device that the model works on; None before the first forward pass."""
+        self.scale: float | None = None if mode == FP16 else 1.0
+        """Times what the gradients of the present step are too large; None where only the device
+        knows."""
+        self.norm: torch.Tensor | None = None
+        """Norm of the last step's gradients before they were clipped, where somebody asked."""
         self._scaler: Any = None
         self._state: dict[str, Any] = {}
 
@@ -53,22 +59,26 @@ class Precision:
     def change(self, mode: str) -> bool:
         """To be called between two optimizer steps. False if it was already so."""
         changed, self.mode = mode != self.mode, mode
+        self.scale = None if mode == FP16 else 1.0
         return changed
 
     def scaled(self, loss: Any) -> Any:
         """The loss from which gradients may be computed in this precision."""
         return self._used_scaler().scale(loss) if self.mode == FP16 else loss
 
-    def step(self, optimizers: Sequence[Any], max_norm: float | None) -> bool:
+    def step(self, optimizers: Sequence[Any], max_norm: float | None, look: bool = False) -> bool:
         """Steps every optimizer, with the gradients of all together clipped to ``max_norm``. False
-        where ``fp16`` met a gradient that is not finite: no weight moves, and it scales less."""
+        where ``fp16`` met a gradient that is not finite: no weight moves, and it scales less. With
+        ``look`` the ``norm`` is known afterwards."""
         scaler = self._used_scaler() if self.mode == FP16 else None
         if scaler is not None:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         if max_norm is not None:
             parameters = [p for each in optimizers for g in each.param_groups for p in g["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            self.norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        else:
+            self.norm = norm_of(optimizers) if look else None
         if scaler is None:
             for optimizer in optimizers:
                 optimizer.step()
@@ -77,7 +87,8 @@ class Precision:
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
-        return bool(scaler.get_scale() >= before)
+        self.scale = float(scaler.get_scale())
+        return bool(self.scale >= before)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: how ``fp16`` scales. Empty if it was never in force."""

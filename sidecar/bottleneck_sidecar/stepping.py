@@ -21,16 +21,26 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from bottleneck_sidecar.batch import Cursor
+from bottleneck_sidecar.learning import Learning, LocalGradients, norm_of
 from bottleneck_sidecar.phases import Nothing, Phase
 from bottleneck_sidecar.precision import Precision
+from bottleneck_sidecar.rates import UNCHANGED, ScaledRates, have_rates
 
 
 class Stepping(ABC):
     """The part of the monitor that takes the optimizer steps."""
 
-    def __init__(self, autocast: str) -> None:
+    def __init__(self, autocast: str, read_loss: bool = False) -> None:
         self._cursor = Cursor()
         self._precision = Precision(autocast)
+        self._learning = Learning(read_loss)
+        self._rate_percent = UNCHANGED
+        """The learning rate, of what the script says."""
+        self._rates_known = True
+        """False once optimizers were seen that keep it in another way."""
+        self._replicas: int | None = None
+        """Ranks whose gradients DistributedDataParallel averages; None without it."""
+        self._local: LocalGradients | None = None
         self._takes_steps = False
         """Whether the script leaves its optimizer steps to the monitor."""
         self._open: tuple[Any, ...] = ()
@@ -87,15 +97,24 @@ class Stepping(ABC):
         together. ``samples`` counts for a loader that was given without ``accumulation``, each
         batch of which is a step.
         """
-        cursor = self._cursor
+        cursor, learning = self._cursor, self._learning
         if not cursor.last:
+            if learning.looking and not self._open:  # the first batch of its step
+                factor = cursor.share * (self._precision.scale or 0.0)
+                learning.take_first(norm_of(optimizers), factor, cursor.samples)
             self._open = optimizers
             return False
-        taken = self._precision.step(optimizers, max_norm)
-        self._clear(optimizers)
         samples = cursor.samples or samples
+        if self._local is not None:
+            local, self._local = self._local, None
+            learning.take_first(local.norm(), self._precision.scale or 0.0, samples)
+        with ScaledRates(optimizers, self._rate_percent):
+            taken = self._precision.step(optimizers, max_norm, learning.looking)
+        learning.take_whole(self._precision.norm, self._of_all_ranks(samples), not taken)
+        self._clear(optimizers)
         cursor.end()
-        self._takes_steps = True
+        if not self._takes_steps:
+            self._takes_steps, self._rates_known = True, have_rates(optimizers)
         loss, self._last_loss = self._last_loss, None
         self.step(samples=samples, loss=loss)
         return taken
@@ -108,6 +127,26 @@ class Stepping(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what ``state_dict`` gave, whatever the precision was then and is now."""
         self._precision.load(state.get("scaler", {}))
+
+    def _of_all_ranks(self, samples: int) -> int | None:
+        """Samples behind the gradients of a step, of which this rank had ``samples``; None where
+        it is not known how the ranks put theirs together."""
+        distributed = torch.distributed
+        if not distributed.is_available() or not distributed.is_initialized():
+            return samples
+        if distributed.get_world_size() == 1:
+            return samples
+        return None if self._replicas is None else samples * self._replicas
+
+    def _look(self, model: Any) -> None:
+        """The forward pass of a step begins whose gradients are looked at."""
+        model = _unwrapped(model)
+        if not isinstance(model, DistributedDataParallel):
+            return
+        self._replicas = torch.distributed.get_world_size(model.process_group)
+        cursor = self._cursor
+        if cursor.last and cursor.share == 1.0 and self._replicas > 1 and self._local is None:
+            self._local = LocalGradients(model.module)  # the only batch of its step
 
     def _clear(self, optimizers: tuple[Any, ...]) -> None:
         for optimizer in optimizers:
@@ -132,6 +171,8 @@ class Forward:
         self._phase.__enter__()
         if not stepping._cursor.last:
             self._hold_back()
+        if stepping._learning.looking:
+            stepping._look(self._model)
         self._autocast = stepping._precision.autocast(self._model)
         if self._autocast is not None:
             self._autocast.__enter__()
@@ -145,7 +186,12 @@ class Forward:
 
     def _hold_back(self) -> None:
         """What ``no_sync()`` does: the model looks at it in its forward pass only."""
-        model = getattr(self._model, "_orig_mod", self._model)  # what torch.compile wraps
+        model = _unwrapped(self._model)
         if isinstance(model, DistributedDataParallel) and model.require_backward_grad_sync:
             model.require_backward_grad_sync = False
             self._synchronised = model
+
+
+def _unwrapped(model: Any) -> Any:
+    """What torch.compile has wrapped."""
+    return getattr(model, "_orig_mod", model)

@@ -15,10 +15,14 @@ from bottleneck_sidecar.knobs import KnobsFile, Wish
 from bottleneck_sidecar.loader import ACCUMULATION, MICRO, PREFETCH, WORKERS, NotAdjustableError
 from bottleneck_sidecar.monitored import MonitoredLoader
 from bottleneck_sidecar.precision import AUTOCAST, BF16, FP16
+from bottleneck_sidecar.rates import LEARNING_RATE, UNCHANGED
 from bottleneck_sidecar.stepping import Stepping
 from bottleneck_sidecar.wire import Acknowledgement
 
-TOGETHER = {MICRO, ACCUMULATION, AUTOCAST}
+STEPS = {MICRO, ACCUMULATION, LEARNING_RATE}
+"""Those that make an optimizer step another one."""
+
+TOGETHER = STEPS | {AUTOCAST}
 """The knobs that have to change on all ranks at the same step."""
 
 STEP_LINES = "monitor.backward(loss) and monitor.optimizer_step(optimizer)"
@@ -90,7 +94,11 @@ class TrainingKnobs:
         """The settings of the first loader that can be changed, else of the first."""
         loaders = self._in_order()
         found = loaders[0].knobs() if loaders else {}
-        if self._stepping._takes_steps and self._stepping._precision.device is not None:
+        if not self._stepping._takes_steps:
+            return found
+        if any(map(_accumulates, loaders)):
+            found[LEARNING_RATE] = self._stepping._rate_percent
+        if self._stepping._precision.device is not None:
             found[AUTOCAST] = self._stepping._precision.mode
         return found
 
@@ -100,6 +108,8 @@ class TrainingKnobs:
         names = loaders[0].settable() if loaders else []
         if not self._stepping._takes_steps:
             return [name for name in names if name not in TOGETHER]
+        if any(map(_accumulates, loaders)) and self._stepping._rates_known:
+            names.append(LEARNING_RATE)
         if precision.device is not None and not all(map(precision.refusal, (BF16, FP16))):
             names.append(AUTOCAST)
         return names
@@ -189,8 +199,10 @@ class TrainingKnobs:
         takes_steps = promised or self._stepping._takes_steps
         if others := sorted(names - TOGETHER - {WORKERS, PREFETCH}):
             return f"{', '.join(others)}: a knob of model servers; this process trains"
-        if {MICRO, ACCUMULATION} & names and not (takes_steps and any(map(_accumulates, loaders))):
+        if STEPS & names and not (takes_steps and any(map(_accumulates, loaders))):
             return BATCH_LINES
+        if settings.get(LEARNING_RATE, UNCHANGED) != UNCHANGED and not self._stepping._rates_known:
+            return "an optimizer has no param_groups with an 'lr' each; step one of torch.optim"
         if AUTOCAST in names:
             precision = self._stepping._precision
             if not takes_steps or precision.device is None:
@@ -209,6 +221,10 @@ class TrainingKnobs:
         for loader in self._living():
             changed = loader.configure(numbers) or changed
         self._standing.update(numbers)
+        if LEARNING_RATE in numbers:
+            percent = numbers[LEARNING_RATE]
+            changed = changed or percent != self._stepping._rate_percent
+            self._stepping._rate_percent = percent
         if AUTOCAST in settings:
             changed = self._stepping._precision.change(str(settings[AUTOCAST])) or changed
         return changed

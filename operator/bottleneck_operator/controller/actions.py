@@ -168,7 +168,7 @@ class Actions:
             before(policy, report, histories),
             after(policy, report, histories, now),
             spec.metric.lower_is_better,
-            guardrail(policy, report, observation),
+            guardrail(policy, report, observation, histories),
         )
 
     async def _carry_out(

@@ -10,6 +10,7 @@ from ..api.report import BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
 from ..observe.series import drained_at, goodput_series, latency_series
+from .learning import suffering
 
 HANG_SECONDS = 120.0
 """A training process that speaks but ended no step for so long after a change hangs."""
@@ -95,8 +96,26 @@ def after(
     return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
 
 
-def guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:
+LEARNS_OTHERWISE = frozenset({"BatchSize", "Precision"})
+"""Types of action that change what is computed, so that a loss can tell of them."""
+
+
+def guardrail(
+    policy: BottleneckPolicy,
+    report: BottleneckReport,
+    observation: Observation,
+    histories: Mapping[str, History],
+) -> str:
     """What broke since the action and needs no statistics to be undone; empty when nothing did."""
+    action, since = report.spec.action, report.status.acknowledged_at
+    if action is not None and action.knobs is not None:
+        for rank in observation.ranks:
+            # It was tried, and then did not do: out of memory, for instance.
+            if rank.result == "Refused" and rank.generation == action.knobs.generation:
+                return f"rank {rank.rank} of {rank.pod} went back: {rank.message}"
+    learns = action is not None and action.type in LEARNS_OTHERWISE
+    if learns and since is not None and (word := suffering(histories.values(), since.timestamp())):
+        return word
     kills = observation.value("memory.oomKills")
     if kills:
         return f"{kills:.0f} out-of-memory kills"
