@@ -10,6 +10,7 @@ from ..api.report import BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
 from ..observe.series import drained_at, goodput_series, latency_series
+from .efficiency import discount
 from .learning import suffering
 
 HANG_SECONDS = 120.0
@@ -81,7 +82,8 @@ def after(
     now: float,
 ) -> list[float]:
     """The metric since the action was acknowledged, without the warm-up: the latency of a request
-    that queued behind the old backlog tells of the old state, however late it is answered."""
+    that queued behind the old backlog tells of the old state, however late it is answered. In a
+    larger global batch a sample counts for what it is worth there."""
     since, action = report.status.acknowledged_at, report.spec.action
     if since is None or action is None:
         return []
@@ -93,7 +95,12 @@ def after(
         if follower is None:
             return []
         start = max(start, follower)
-    return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
+    worth = discount(action, histories.values())
+    if worth is None:
+        return []  # a sample's worth is not known: neither better nor worse can be said
+    width = report.spec.bin_seconds
+    figures = series(policy, report.spec.metric, histories, start, now, width)
+    return figures if worth == 1 else [round(figure * worth, 6) for figure in figures]
 
 
 LEARNS_OTHERWISE = frozenset({"BatchSize", "Precision"})
