@@ -35,13 +35,13 @@ class Precision:
         self._scaler: Any = None
         self._state: dict[str, Any] = {}
 
-    def autocast(self, model: Any) -> Any:
-        """The context in force around a forward pass; None while it is off."""
+    def autocast(self, model: Any, mode: str | None = None) -> Any:
+        """The context around a forward pass in ``mode``, by default the one in force; None while
+        it is off."""
         if self.device is None:
             self.device = _device(model)
-        if self.mode == OFF:
-            return None
-        return torch.autocast(self.device, TYPES[self.mode])
+        mode = mode or self.mode
+        return None if mode == OFF else torch.autocast(self.device, TYPES[mode])
 
     def refusal(self, mode: str) -> str:
         """Why this device cannot work so; empty if it can."""

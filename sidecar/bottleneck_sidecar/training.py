@@ -33,7 +33,7 @@ from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMI
 from bottleneck_sidecar.monitored import MonitoredLoader, moved
 from bottleneck_sidecar.phases import NOTHING, LongPhase, Nothing, Phase
 from bottleneck_sidecar.stepping import Stepping
-from bottleneck_sidecar.training_knobs import TrainingKnobs
+from bottleneck_sidecar.training_knobs import TrainingKnobs, alone
 from bottleneck_sidecar.wire import PHASES, TrainingRank
 from bottleneck_sidecar.workers import LoaderWorkers
 
@@ -222,6 +222,12 @@ class StepMonitor(Stepping):
             now = self.clock.switch(self.clock.slot)
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
+
+    def _can_go_back(self) -> bool:
+        return self._knobs.smaller is not None and alone()
+
+    def _go_back(self, reason: str) -> None:
+        self._knobs.go_back(reason, self._steps)
 
     def _knobs_in_force(self) -> tuple[dict[str, float | str | bool], list[str]]:
         """The settings, and which of them can be changed."""

@@ -27,6 +27,8 @@ BATCH = {"batch": {"micro": 2, "accumulation": 6}}
 
 GROWN = {"batch": {"micro": 8}, "optimizer": {"learningRatePercent": 200}}
 
+LARGER = {"batch": {"micro": 12, "accumulation": 1}}
+
 KINDS: dict[str, list[dict[str, Any] | None]] = {
     "untouched": [None, None],
     "batch": [BATCH, BATCH],
@@ -35,8 +37,12 @@ KINDS: dict[str, list[dict[str, Any] | None]] = {
     "refused": [BATCH | {"precision": {"autocast": "bf16"}}] * 2,
     "unseen": [BATCH, None],
     "grown": [GROWN, GROWN],
+    "exhausted": [LARGER, LARGER],
 }
-"""What the two ranks are asked for. In ``refused`` rank 1 cannot."""
+"""What the two ranks are asked for. In ``refused`` rank 1 cannot, and in ``exhausted`` its memory
+holds no batch of more than ``FITS`` samples."""
+
+FITS = 6
 
 NOISE = {"parts": 3, "single": 1}
 """Batches of a step of those that measure the noise scale."""
@@ -55,8 +61,11 @@ class Network(nn.Sequential):
         super().__init__(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
         self.double()
         self.types: list[str] = []
+        self.fits = SAMPLES
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if len(values) > self.fits:
+            raise torch.OutOfMemoryError(f"Tried to allocate {len(values)} GiB")
         # float64 keeps out of autocast, and shows sums that are not the same
         self.types.append(str(self[0](values).dtype))
         hidden = self[1](nn.functional.linear(values.float(), self[0].weight.float()))
@@ -74,7 +83,9 @@ def main(rank: int, port: int, folder: Path) -> None:
         wish = wishes[rank]
         if kind == "refused" and rank == 1:
             Precision.refusal = lambda *_: "its arithmetic is slow"  # type: ignore[method-assign]
-        print(json.dumps(train(rank, folder / f"{kind}-{rank}", generation, wish)), flush=True)
+        fits = FITS if kind == "exhausted" and rank == 1 else SAMPLES
+        found = train(rank, folder / f"{kind}-{rank}", generation, wish, fits)
+        print(json.dumps(found), flush=True)
     for kind, accumulation in NOISE.items():
         print(json.dumps({"kind": kind} | noise(rank, accumulation)), flush=True)
     distributed.destroy_process_group()
@@ -82,11 +93,14 @@ def main(rank: int, port: int, folder: Path) -> None:
     os._exit(0)  # see ranks.py
 
 
-def train(rank: int, path: Path, generation: int, wish: dict[str, Any] | None) -> dict[str, Any]:
+def train(
+    rank: int, path: Path, generation: int, wish: dict[str, Any] | None, fits: int
+) -> dict[str, Any]:
     """One kind; what came of it."""
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(SAMPLES, 8).double(), torch.randn(SAMPLES, 1).double())
     network = Network()
+    network.fits = fits
     model = DistributedDataParallel(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     monitor = StepMonitor(knobs=str(path))
@@ -150,7 +164,7 @@ class Drawn(nn.Module):
 def noise(rank: int, accumulation: int) -> dict[str, Any]:
     """What the noise scale comes out as, of samples in which it is known."""
     torch.manual_seed(rank)
-    data = TensorDataset(torch.randn(2400, SIZE) + MEAN)
+    data = TensorDataset(torch.randn(960, SIZE) + MEAN)
     model = DistributedDataParallel(Drawn())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     monitor = StepMonitor(knobs="/nowhere")

@@ -59,7 +59,7 @@ def test_under_a_scheduler_it_is_as_if_the_rate_had_been_another_one(tmp_path: P
 def test_it_changes_with_the_batch_and_goes_back_exactly(tmp_path: Path) -> None:
     larger = {"batch": {"micro": 2 * MICRO, "accumulation": ACCUMULATION}} | percent(141)
     back = {"batch": {"micro": MICRO, "accumulation": ACCUMULATION}} | percent(100)
-    trainer = Scheduled(tmp_path / "knobs", {2: larger, 4: back})
+    trainer = Scheduled(tmp_path / "knobs", {1: larger, 4: back})
     seen: list[tuple[float, int]] = []
 
     def note(optimizer: Any, *_: Any) -> None:

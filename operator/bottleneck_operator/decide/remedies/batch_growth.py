@@ -8,6 +8,7 @@ efficiency (Qiao et al., Pollux, OSDI 2021), and ends at the noise scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def scaled(percent: int, rule: LearningRateRule, before: float, after: float, no
     growth = after / before
     factor = {
         LearningRateRule.LINEAR: growth,
-        LearningRateRule.SQUARE_ROOT: growth**0.5,
+        LearningRateRule.SQUARE_ROOT: math.sqrt(growth),
         LearningRateRule.ADA_SCALE: growth * efficiency(noise, after) / efficiency(noise, before),
     }[rule]
     return max(1, round(percent * factor))
