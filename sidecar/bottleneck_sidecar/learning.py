@@ -2,12 +2,13 @@
 
 The training thread never waits for a device here. What is on a GPU is copied to the host behind the
 work that is queued already, and read in a later step, once its event says that it has arrived.
-Losses on the CPU are looked at in every step; all else in one step a second.
+Losses on the CPU are looked at in every step; all else in one step a second or fewer.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +16,11 @@ from typing import Any
 import torch
 
 LOOK_SECONDS = 1.0
-"""Least time between two steps whose gradients are looked at. A norm reads every gradient once, of
-which forward, backward and the optimizer do many times as much."""
+"""Least time between two steps whose gradients are looked at."""
+
+LOOK_SHARE = 0.002
+"""Most of the training thread's time that looking may take: a norm reads every gradient once, which
+counts where they are many and the CPU computes it. Then it is looked at more seldom."""
 
 PENDING = 4
 """Most figures that are on their way from a device; a look beyond that is left out."""
@@ -46,6 +50,8 @@ class Learning:
         self.looking = False
         """Whether the gradients of the present step are looked at."""
         self._looked_at = float("-inf")
+        self._cost = 0.0
+        """Seconds that the last look took the training thread."""
         self._read_anywhere = read_anywhere
         self._arriving = Arriving()
         self._first: tuple[torch.Tensor, float, int] | None = None
@@ -54,9 +60,10 @@ class Learning:
         """A step begins at ``now`` (``perf_counter``)."""
         self._arriving.settle()
         self._first = None
-        self.looking = now - self._looked_at >= LOOK_SECONDS
+        self.looking = now - self._looked_at >= max(LOOK_SECONDS, self._cost / LOOK_SHARE)
         if self.looking:
             self._looked_at = now
+            self._cost = 0.0
 
     def take_loss(self, loss: Any) -> None:
         """The loss of the present step, a number or a tensor of one."""
@@ -73,6 +80,19 @@ class Learning:
                 self._arriving.read(
                     loss.reshape(1), lambda found: self._count_loss(found[0]), self._read_anywhere
                 )
+
+    def norm_of(self, optimizers: Sequence[Any]) -> torch.Tensor | None:
+        """``norm_of``, in the present look."""
+        begun = time.perf_counter()
+        norm = norm_of(optimizers)
+        self._cost += time.perf_counter() - begun
+        return norm
+
+    def take_local(self, local: LocalGradients, scale: float, samples: int) -> None:
+        """The same as ``take_first`` for a step of one batch."""
+        norm = local.norm()
+        self._cost += local.seconds
+        self.take_first(norm, scale, samples)
 
     def take_first(self, norm: torch.Tensor | None, factor: float, samples: int) -> None:
         """Norm of the gradients of a part of the step, ``samples`` on this rank alone, ``factor``
@@ -193,12 +213,11 @@ def norm_of(optimizers: Sequence[Any]) -> torch.Tensor | None:
         for parameter in group["params"]
         if parameter.grad is not None
     ]
-    total_norm = getattr(torch.nn.utils, "get_total_norm", None)  # PyTorch 2.6
-    if total_norm is None or not gradients or any(type(g) is not torch.Tensor for g in gradients):
+    if not gradients or any(type(gradient) is not torch.Tensor for gradient in gradients):
         return None
     try:
-        norm: torch.Tensor = total_norm(gradients)
-    except RuntimeError:  # sparse ones, for instance
+        norm: torch.Tensor = torch.nn.utils.get_total_norm(gradients)
+    except RuntimeError:  # of types or layouts that do not go together
         return None
     return norm
 
@@ -208,6 +227,8 @@ class LocalGradients:
     DistributedDataParallel replaces them by the mean of all ranks: their norms."""
 
     def __init__(self, module: Any) -> None:
+        self.seconds = 0.0
+        """What it took the thread of the backward pass."""
         self._norms: dict[int, torch.Tensor] = {}
         self._repeated = False
         self._hooks: list[Any] = []
@@ -219,9 +240,11 @@ class LocalGradients:
 
     def _noting(self, index: int) -> Callable[[tuple[torch.Tensor, ...]], None]:
         def note(gradients: tuple[torch.Tensor, ...]) -> None:
+            begun = time.perf_counter()
             self._repeated = self._repeated or index in self._norms
             if gradients[0] is not None:
                 self._norms[index] = torch.linalg.vector_norm(gradients[0].detach().float())
+            self.seconds += time.perf_counter() - begun
 
         return note
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from bottleneck_sidecar.knobs import WORDS
-from bottleneck_sidecar.learning import norm_of
 
 AUTOCAST = "precision.autocast"
 OFF, BF16, FP16 = WORDS[AUTOCAST]
@@ -66,10 +65,15 @@ class Precision:
         """The loss from which gradients may be computed in this precision."""
         return self._used_scaler().scale(loss) if self.mode == FP16 else loss
 
-    def step(self, optimizers: Sequence[Any], max_norm: float | None, look: bool = False) -> bool:
+    def step(
+        self,
+        optimizers: Sequence[Any],
+        max_norm: float | None,
+        norm_of: Callable[[Sequence[Any]], torch.Tensor | None] | None = None,
+    ) -> bool:
         """Steps every optimizer, with the gradients of all together clipped to ``max_norm``. False
         where ``fp16`` met a gradient that is not finite: no weight moves, and it scales less. With
-        ``look`` the ``norm`` is known afterwards."""
+        ``norm_of`` the ``norm`` is known afterwards."""
         scaler = self._used_scaler() if self.mode == FP16 else None
         if scaler is not None:
             for optimizer in optimizers:
@@ -78,7 +82,7 @@ class Precision:
             parameters = [p for each in optimizers for g in each.param_groups for p in g["params"]]
             self.norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         else:
-            self.norm = norm_of(optimizers) if look else None
+            self.norm = norm_of(optimizers) if norm_of is not None else None
         if scaler is None:
             for optimizer in optimizers:
                 optimizer.step()

@@ -21,7 +21,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from bottleneck_sidecar.batch import Cursor
-from bottleneck_sidecar.learning import Learning, LocalGradients, norm_of
+from bottleneck_sidecar.learning import Learning, LocalGradients
 from bottleneck_sidecar.phases import Nothing, Phase
 from bottleneck_sidecar.precision import Precision
 from bottleneck_sidecar.rates import UNCHANGED, ScaledRates, have_rates
@@ -123,15 +123,16 @@ class Stepping(ABC):
         if not cursor.last:
             if learning.looking and not self._open:  # the first batch of its step
                 factor = cursor.share * (self._precision.scale or 0.0)
-                learning.take_first(norm_of(optimizers), factor, cursor.samples)
+                learning.take_first(learning.norm_of(optimizers), factor, cursor.samples)
             self._open = optimizers
             return False
         samples = cursor.samples or samples
         if self._local is not None:
             local, self._local = self._local, None
-            learning.take_first(local.norm(), self._precision.scale or 0.0, samples)
+            learning.take_local(local, self._precision.scale or 0.0, samples)
         with ScaledRates(optimizers, self._rate_percent):
-            taken = self._precision.step(optimizers, max_norm, learning.looking)
+            norm_of = learning.norm_of if learning.looking else None
+            taken = self._precision.step(optimizers, max_norm, norm_of)
         learning.take_whole(self._precision.norm, self._of_all_ranks(samples), not taken)
         self._clear(optimizers)
         cursor.end()

@@ -19,10 +19,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-_ERRORS: tuple[type[BaseException], ...] = (
-    MemoryError,
-    getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError),
-)
+_ERRORS = (MemoryError, torch.OutOfMemoryError)
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 """How allocators of devices and of the CPU say it in a RuntimeError."""
 

@@ -28,6 +28,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knobs, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(learning, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(learning, "LOOK_SHARE", math.inf)
     for name in ("RANK", "WORLD_SIZE", "BOTTLENECK_SOCKET", "BOTTLENECK_KNOBS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -218,21 +219,39 @@ def test_steps_that_fp16_leaves_out_are_counted_apart(inbox: Inbox) -> None:
     assert last.nonfinite_gradient_norms == 0, "that is how fp16 finds its scale"
 
 
+def test_what_takes_long_to_look_at_is_looked_at_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, took = [0.0], 0.02
+    monkeypatch.setattr(learning, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(learning, "LOOK_SHARE", 0.01)
+    monkeypatch.setattr(learning.time, "perf_counter", lambda: now[0])
+
+    def slow(optimizers: Any) -> None:
+        now[0] += took
+
+    monkeypatch.setattr(learning, "norm_of", slow)
+    told, looks = Learning(), []
+    for _ in range(80):
+        told.begin(now[0])
+        if told.looking:
+            looks.append(round(now[0]))
+            told.norm_of([])
+        now[0] += 0.1
+    assert looks == [0, 2, 4, 6], "20 ms in two seconds each, and not in each second"
+
+
 def test_gradients_are_looked_at_in_one_step_a_second(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
     monkeypatch.setattr(learning, "LOOK_SECONDS", 1e6)
-    monkeypatch.setattr(
-        "bottleneck_sidecar.precision.norm_of", lambda found: looks.append(1) or norm_of(found)
-    )
+    monkeypatch.setattr(learning, "norm_of", lambda found: looks.append(1) or norm_of(found))
     monitor = StepMonitor(socket=inbox.path)
     list(steps(monitor, 1))
     assert len(looks) == 1
 
 
 def test_where_nobody_listens_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bottleneck_sidecar.precision.norm_of", None)
+    monkeypatch.setattr(learning, "norm_of", None)
     monkeypatch.setattr(Learning, "take_loss", None)
     assert len(list(steps(StepMonitor(), 2))) == 30
 
