@@ -4,7 +4,8 @@ A rank that runs out of memory within a step leaves the others waiting in theirs
 alone, between two steps, and tells the others what came of it as it tells them anything else that
 keeps it from a change. The batch is the last one, its samples repeated; the loss is made up, of the
 size of the output. Nothing of the training is touched: no gradient is kept or exchanged, buffers
-and random numbers are put back.
+and random numbers are put back. A model whose forward pass talks to other ranks (SyncBatchNorm,
+sharded parameters) cannot be tried, since they would not answer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ def out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
+class NotAloneError(RuntimeError):
+    """What is tried wants to talk to other ranks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One call of the model, of ``samples`` samples."""
@@ -51,6 +56,8 @@ class TryOut:
         self.wanted = False
         self.possible = False
         """Whether the last forward pass was of a model that is known."""
+        self.running = False
+        """Whether a collective would wait for ranks that are elsewhere (see ``hooks``)."""
         self._example: Example | None = None
         self._hook: Any = None
 
@@ -59,6 +66,8 @@ class TryOut:
         inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         module = inner.module if isinstance(inner, DistributedDataParallel) else model
         if not isinstance(module, torch.nn.Module) or samples < 1:
+            return
+        if _several() and (module is model or _talks(module)):
             return
         self.ended()
 
@@ -88,17 +97,36 @@ class TryOut:
             return ""
         found = ""
         with _undisturbed(example.module):
+            self.running = True
             try:
                 _passes(example, size, autocast)
+            except NotAloneError:
+                return ""
             except Exception as error:  # what it was, the words say; the step was not in it
                 found = str(error) or type(error).__name__
                 lacking = out_of_memory(error)
+            finally:
+                self.running = False
         del example
         if not found or found.startswith(NO_GRADIENTS_OF_CHOICE):
             return ""
         release()
         what = "ran out of memory" if lacking else "failed"
         return f"a try-out with batches of {size} samples {what}: {found[:300]}"
+
+
+def _several() -> bool:
+    distributed = torch.distributed
+    return bool(
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+def _talks(module: torch.nn.Module) -> bool:
+    """Whether a forward pass is known to talk to other ranks."""
+    return any(isinstance(each, torch.nn.SyncBatchNorm) for each in module.modules())
 
 
 def release() -> None:

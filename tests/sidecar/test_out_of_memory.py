@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from bottleneck_sidecar import knobs, training
-from bottleneck_sidecar.tryout import TryOut, out_of_memory
+from bottleneck_sidecar.training import StepMonitor
+from bottleneck_sidecar.tryout import TryOut, _talks, out_of_memory
 from torch import nn
 
 from .test_stepping import ACCUMULATION, GLOBAL, MICRO, SAMPLES, Network, Trainer, plain  # type: ignore[import-not-found]
@@ -254,3 +255,37 @@ def test_what_cannot_be_tried_is_not_refused(
 ) -> None:
     assert seen(model, samples, argument).run(9) == ""
     assert TryOut().run(9) == ""
+
+
+def test_what_would_wait_for_other_ranks_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asking(nn.Module):
+        """Asks the other ranks, when it is a try-out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+            self.asked = 0
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            if len(values) > 4:
+                self.asked += 1
+                torch.distributed.all_reduce(values)
+                raise AssertionError("it waited for ranks that are elsewhere")
+            found: torch.Tensor = self.inner(values)
+            return found
+
+    monitor = StepMonitor(knobs="/nowhere")
+    model, tryout = Asking(), monitor._tryout
+    tryout.watch(model, 4)
+    model(torch.ones(4, 4))
+    assert tryout.run(8) == ""
+    assert model.asked == 1
+    assert not tryout.running
+    monitor.close()
+
+    monkeypatch.setattr("bottleneck_sidecar.tryout._several", lambda: True)
+    tryout = TryOut()
+    tryout.watch(model, 4)
+    assert not model._forward_pre_hooks, "not under DistributedDataParallel: perhaps it is sharded"
+    assert _talks(nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2)))
+    assert not _talks(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
