@@ -35,6 +35,8 @@ _TRAINING = (
     ),
     ("training_loss", "gauge", "Last finite loss.", "loss"),
     ("training_losses_total", "counter", "Losses looked at.", "losses"),
+    # No counter: losses may be negative.
+    ("training_loss_sum", "gauge", "Sum of the finite losses looked at.", "loss_sum"),
     ("training_nonfinite_losses_total", "counter", "Of these not finite.", "nonfinite_losses"),
     ("training_skipped_steps_total", "counter", "Steps that fp16 left out.", "skipped_steps"),
     ("training_gradient_norm", "gauge", "Norm of all gradients of a step.", "gradient_norm"),
