@@ -7,8 +7,9 @@ size that changes between two optimizer steps moves no sample to another step.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import BatchSampler
@@ -17,28 +18,51 @@ from torch.utils.data import BatchSampler
 class Cursor:
     """Where in its optimizer step the batch is that was handed out last: ``share`` of the step's
     samples that it holds (0..1), whether it is the ``last`` one, and ``samples``, how many the step
-    has had with it. Without such a batch a step consists of whatever comes next."""
+    has had with it, ``count`` of them in this batch. Without such a batch a step consists of
+    whatever comes next."""
 
-    __slots__ = ("abandoned", "last", "samples", "share")
+    __slots__ = ("_from", "_given", "abandoned", "count", "last", "samples", "share")
 
     def __init__(self) -> None:
         self.abandoned = False
         """Whether a step was begun and never ended: the script has left the loop within it."""
-        self.share, self.last, self.samples = 1.0, True, 0
+        self.share, self.last, self.samples, self.count = 1.0, True, 0, 0
+        self._given: list[Any] = []
+        """The batches of indices that the step has had."""
+        self._from: Callable[[], Any] = _nowhere
 
-    def handed_out(self, count: int, left: int, total: int) -> None:
-        """A batch of ``count`` samples, of a step of ``total``, ``left`` of which are to come."""
+    def handed_out(self, indices: Any, left: int, total: int, epoch: Any) -> None:
+        """A batch of these samples, of a step of ``total``, ``left`` of which are to come, of an
+        ``epoch`` that can ``take_back`` batches."""
+        count = len(indices)
         before = total - left - count
         if before <= 0:
             self.abandoned = self.abandoned or self.samples > 0
             self.samples = 0
+            self._given = []
+            self._from = weakref.ref(epoch)
+        self._given.append(indices)
         self.samples += count
+        self.count = count
         self.share = count / total if total else 1.0
         self.last = left <= 0
 
     def end(self) -> None:
         """The step has ended."""
         self.share, self.last, self.samples = 1.0, True, 0
+        self._given = []
+
+    def take_back(self) -> None:
+        """The step has come to nothing: its samples are handed out again, before all others, as
+        soon as the batch size has been changed (and only then)."""
+        epoch, given = self._from(), self._given
+        self.end()
+        if epoch is not None and given:
+            epoch.take_back(given)
+
+
+def _nowhere() -> None:
+    """Where the batches of a step come from before there are any."""
 
 
 class Source:

@@ -20,6 +20,7 @@ from torch.utils.data import dataloader
 
 from bottleneck_sidecar import workers
 from bottleneck_sidecar.clock import BACKWARD, CHECKPOINT, COLLECTIVE, Clock
+from bottleneck_sidecar.tryout import NotAloneError
 
 if TYPE_CHECKING:
     from bottleneck_sidecar.training import StepMonitor
@@ -212,6 +213,8 @@ def _collective(original: Any) -> Any:
     @functools.wraps(original)
     def collective(*args: Any, **kwargs: Any) -> Any:
         monitor = None if torch.compiler.is_dynamo_compiling() else watched()
+        if monitor is not None and monitor._tryout.running:
+            raise NotAloneError
         if monitor is None or kwargs.get("async_op"):  # of which the waiting counts
             return original(*args, **kwargs)
         return _counted(monitor.clock, original, args, kwargs)

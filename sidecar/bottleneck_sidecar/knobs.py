@@ -22,6 +22,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "batch.accumulation": (1, 4096),
     "batch.maxSize": (1, 4096),
     "batch.delayMilliseconds": (0, 10000),
+    "optimizer.learningRatePercent": (1, 10000),
 }
 """Every knob that is a whole number, with the least and the greatest that it takes."""
 

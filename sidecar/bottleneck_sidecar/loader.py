@@ -246,12 +246,18 @@ class _Epoch(Iterator[Any]):
         indices = feed.held.popleft() if feed.held else ()
         if self._adjustable.accumulation is not None:
             self._left -= len(indices)
-            self._adjustable.cursor.handed_out(len(indices), self._left, self._total)
+            self._adjustable.cursor.handed_out(indices, self._left, self._total, self)
 
     def _to_come(self, limit: int) -> int:
         """How many samples are to come in this epoch, up to ``limit``."""
         held = sum(len(indices) for _, feed in self._queue for indices in feed.held)
         return min(limit, held + self._source.look_ahead(max(0, limit - held)))
+
+    def take_back(self, batches: list[Any]) -> None:
+        """Batches of the present step that come to nothing, to be handed out once more. To be
+        followed by a ``restart`` that cuts anew."""
+        self._queue[0][1].held.extendleft(reversed(batches))
+        self._total = self._left = 0
 
     def restart(self, recut: bool) -> None:
         """Starts workers anew for all batches that have not been asked for yet; with ``recut`` also

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,16 +26,21 @@ class Precision:
         self.mode = mode
         self.device: str | None = None
         """Type of the device that the model works on; None before the first forward pass."""
+        self.scale: float | None = None if mode == FP16 else 1.0
+        """Times what the gradients of the present step are too large; None where only the device
+        knows."""
+        self.norm: torch.Tensor | None = None
+        """Norm of the last step's gradients before they were clipped, where somebody asked."""
         self._scaler: Any = None
         self._state: dict[str, Any] = {}
 
-    def autocast(self, model: Any) -> Any:
-        """The context in force around a forward pass; None while it is off."""
+    def autocast(self, model: Any, mode: str | None = None) -> Any:
+        """The context around a forward pass in ``mode``, by default the one in force; None while
+        it is off."""
         if self.device is None:
             self.device = _device(model)
-        if self.mode == OFF:
-            return None
-        return torch.autocast(self.device, TYPES[self.mode])
+        mode = mode or self.mode
+        return None if mode == OFF else torch.autocast(self.device, TYPES[mode])
 
     def refusal(self, mode: str) -> str:
         """Why this device cannot work so; empty if it can."""
@@ -53,22 +58,31 @@ class Precision:
     def change(self, mode: str) -> bool:
         """To be called between two optimizer steps. False if it was already so."""
         changed, self.mode = mode != self.mode, mode
+        self.scale = None if mode == FP16 else 1.0
         return changed
 
     def scaled(self, loss: Any) -> Any:
         """The loss from which gradients may be computed in this precision."""
         return self._used_scaler().scale(loss) if self.mode == FP16 else loss
 
-    def step(self, optimizers: Sequence[Any], max_norm: float | None) -> bool:
+    def step(
+        self,
+        optimizers: Sequence[Any],
+        max_norm: float | None,
+        norm_of: Callable[[Sequence[Any]], torch.Tensor | None] | None = None,
+    ) -> bool:
         """Steps every optimizer, with the gradients of all together clipped to ``max_norm``. False
-        where ``fp16`` met a gradient that is not finite: no weight moves, and it scales less."""
+        where ``fp16`` met a gradient that is not finite: no weight moves, and it scales less. With
+        ``norm_of`` the ``norm`` is known afterwards."""
         scaler = self._used_scaler() if self.mode == FP16 else None
         if scaler is not None:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
         if max_norm is not None:
             parameters = [p for each in optimizers for g in each.param_groups for p in g["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            self.norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        else:
+            self.norm = norm_of(optimizers) if norm_of is not None else None
         if scaler is None:
             for optimizer in optimizers:
                 optimizer.step()
@@ -77,7 +91,8 @@ class Precision:
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
-        return bool(scaler.get_scale() >= before)
+        self.scale = float(scaler.get_scale())
+        return bool(self.scale >= before)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: how ``fp16`` scales. Empty if it was never in force."""

@@ -33,7 +33,7 @@ from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMI
 from bottleneck_sidecar.monitored import MonitoredLoader, moved
 from bottleneck_sidecar.phases import NOTHING, LongPhase, Nothing, Phase
 from bottleneck_sidecar.stepping import Stepping
-from bottleneck_sidecar.training_knobs import TrainingKnobs
+from bottleneck_sidecar.training_knobs import TrainingKnobs, alone
 from bottleneck_sidecar.wire import PHASES, TrainingRank
 from bottleneck_sidecar.workers import LoaderWorkers
 
@@ -43,9 +43,9 @@ class StepMonitor(Stepping):
 
     ``rank`` and ``world_size`` default to RANK and WORLD_SIZE, else to torch.distributed, else to
     one rank. ``socket`` and ``knobs`` are paths, by default the ones the injector sets; without
-    either the monitor does nothing. ``read_loss`` allows reading the loss from a device tensor,
-    which waits for the device (at most twice a second). ``autocast`` is the precision to begin
-    with: ``off``, ``bf16`` or ``fp16`` (see ``forward``).
+    either the monitor does nothing. ``read_loss`` allows reading the loss from devices other than
+    CPU and CUDA, which waits for the device (at most once a second). ``autocast`` is the precision
+    to begin with: ``off``, ``bf16`` or ``fp16`` (see ``forward``).
 
     Nothing here raises into the training loop because of telemetry or knobs. All methods are for
     the thread that made the monitor: the training thread.
@@ -64,13 +64,12 @@ class StepMonitor(Stepping):
         read_loss: bool = False,
         autocast: str = "off",
     ) -> None:
-        super().__init__(autocast)
+        super().__init__(autocast, read_loss)
         self._client = Client(socket)
         self._knobs = TrainingKnobs(knobs, self)
         self.enabled = self._client.enabled or self._knobs.path is not None
         self._rank = rank
         self._world_size = world_size
-        self._read_loss = read_loss
         self._epoch = new_epoch()
         self._started_at = proc.started_at()
         self._process = os.getpid()
@@ -84,7 +83,6 @@ class StepMonitor(Stepping):
         self._low_optimizers: dict[int, bool] = {}
         """By id; emptied with each report, so that a number is not another one's for long."""
         self._last_step_at: float | None = None
-        self._loss: Any = None
         self._workers = LoaderWorkers()
         self._reported_at = self._knobs_at = float("-inf")
         self._phases = {name: Phase(self.clock, index) for name, index in INDEX.items()}
@@ -156,8 +154,8 @@ class StepMonitor(Stepping):
     def step(self, samples: int = 0, loss: Any = None) -> None:
         """Ends a step of ``samples`` samples (of this rank). Call it once per optimizer step.
 
-        ``loss`` may be a number or a tensor; a tensor is looked at only when a report is sent, and
-        one on a device only with ``read_loss``.
+        ``loss`` may be a number or a tensor. One on a GPU is looked at once a second, without
+        waiting for it; one on any other device only with ``read_loss``.
         """
         if not self.enabled:
             return
@@ -170,7 +168,8 @@ class StepMonitor(Stepping):
             self._low_steps += 1
             self._low = False
         if loss is not None:
-            self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
+            self._learning.take_loss(loss)
+        self._learning.begin(now)
         pending = self._knobs.pending is not None
         if pending or (now >= self._knobs_at and self._knobs.path is not None):
             self._knobs_at = now + knobs_file.LOOK_SECONDS
@@ -224,6 +223,12 @@ class StepMonitor(Stepping):
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
 
+    def _can_go_back(self) -> bool:
+        return self._knobs.smaller is not None and alone()
+
+    def _go_back(self, reason: str) -> None:
+        self._knobs.go_back(reason, self._steps)
+
     def _knobs_in_force(self) -> tuple[dict[str, float | str | bool], list[str]]:
         """The settings, and which of them can be changed."""
         return self._knobs.in_force(), self._knobs.settable()
@@ -245,7 +250,8 @@ class StepMonitor(Stepping):
     def _counts(self) -> TrainingRank:
         clock = self.clock
         seconds = dict(zip(PHASES, clock.seconds, strict=False))
-        workers = self._workers.read()
+        workers, learning = self._workers.read(), self._learning
+        square, variance = learning.noise.figures() or (None, None)
         in_force, settable = self._knobs_in_force()
         self._low_optimizers.clear()  # parameters may have been added or cast
         return TrainingRank(
@@ -257,7 +263,7 @@ class StepMonitor(Stepping):
             step_seconds=sum(seconds.values()),
             seconds=seconds,
             last_step_at=self._last_step_at,
-            loss=self._finite_loss(),
+            loss=learning.loss,
             started_at=self._started_at,
             phase=LONG.get(clock.slot, "step"),
             cpu_seconds=dict(zip(PHASES, clock.cpu_seconds, strict=False)),
@@ -268,21 +274,21 @@ class StepMonitor(Stepping):
             loader_cpu_seconds=workers.cpu_seconds,
             loader_run_queue_seconds=workers.run_queue_seconds,
             low_precision_steps=self._low_steps,
+            losses=learning.losses,
+            loss_sum=learning.loss_sum,
+            nonfinite_losses=learning.nonfinite_losses,
+            skipped_steps=learning.skipped_steps if self._takes_steps else None,
+            gradient_norm=learning.gradient_norm,
+            nonfinite_gradient_norms=(
+                learning.nonfinite_gradient_norms if self._takes_steps else None
+            ),
+            gradient_square=square,
+            gradient_variance=variance,
             capabilities=self._capabilities,
             knobs=in_force,
             settable=settable,
             acknowledgement=self._knobs.acknowledgement,
         )
-
-    def _finite_loss(self) -> float | None:
-        loss = self._loss
-        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu" and not self._read_loss:
-            return None
-        try:
-            value = float(loss)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return None
-        return value if -1e300 < value < 1e300 else None
 
     def _find_rank(self) -> None:
         if self._rank is not None and self._world_size is not None:

@@ -15,10 +15,14 @@ from bottleneck_sidecar.knobs import KnobsFile, Wish
 from bottleneck_sidecar.loader import ACCUMULATION, MICRO, PREFETCH, WORKERS, NotAdjustableError
 from bottleneck_sidecar.monitored import MonitoredLoader
 from bottleneck_sidecar.precision import AUTOCAST, BF16, FP16
+from bottleneck_sidecar.rates import LEARNING_RATE, UNCHANGED
 from bottleneck_sidecar.stepping import Stepping
 from bottleneck_sidecar.wire import Acknowledgement
 
-TOGETHER = {MICRO, ACCUMULATION, AUTOCAST}
+STEPS = {MICRO, ACCUMULATION, LEARNING_RATE}
+"""Those that make an optimizer step another one."""
+
+TOGETHER = STEPS | {AUTOCAST}
 """The knobs that have to change on all ranks at the same step."""
 
 STEP_LINES = "monitor.backward(loss) and monitor.optimizer_step(optimizer)"
@@ -52,6 +56,10 @@ class TrainingKnobs:
         self._later: Wish | None = None
         """What the file asks for since this rank has promised to see another wish through."""
         self._tries = 0
+        self._fits: str | None = None
+        """What a try-out of the pending wish has shown; None before it."""
+        self.smaller: dict[str, int | str] | None = None
+        """What was in force before the batches became larger."""
         self._standing: dict[str, int] = {}
         """All that was ever applied to loaders: it holds for later ones too."""
 
@@ -69,8 +77,8 @@ class TrainingKnobs:
                 self._tries += 1
                 self.pending = self._wish
         # Before the first step there is nobody yet to agree with, and nobody needed if it is alone.
-        alone = self.pending is not None and AUTOCAST not in self.pending.settings and _alone()
-        if alone and loader.accumulates and self.pending is not None:
+        early = self.pending is not None and AUTOCAST not in self.pending.settings and alone()
+        if early and loader.accumulates and self.pending is not None:
             wish, self.pending = self.pending, None
             self._apply(wish, step, promised=True)
 
@@ -90,7 +98,11 @@ class TrainingKnobs:
         """The settings of the first loader that can be changed, else of the first."""
         loaders = self._in_order()
         found = loaders[0].knobs() if loaders else {}
-        if self._stepping._takes_steps and self._stepping._precision.device is not None:
+        if not self._stepping._takes_steps:
+            return found
+        if any(map(_accumulates, loaders)):
+            found[LEARNING_RATE] = self._stepping._rate_percent
+        if self._stepping._precision.device is not None:
             found[AUTOCAST] = self._stepping._precision.mode
         return found
 
@@ -100,6 +112,8 @@ class TrainingKnobs:
         names = loaders[0].settable() if loaders else []
         if not self._stepping._takes_steps:
             return [name for name in names if name not in TOGETHER]
+        if any(map(_accumulates, loaders)) and self._stepping._rates_known:
+            names.append(LEARNING_RATE)
         if precision.device is not None and not all(map(precision.refusal, (BF16, FP16))):
             names.append(AUTOCAST)
         return names
@@ -111,7 +125,8 @@ class TrainingKnobs:
         if self._agreement is not None and self._agreement.promised:
             self._later = wish
             return
-        self.pending = self._agreement = None
+        self.pending = self._agreement = self._fits = None
+        self._stepping._tryout.forget()
         if not wish.refusal:
             self._wish = wish
             self._tries = 0
@@ -122,11 +137,13 @@ class TrainingKnobs:
 
     def _see_through(self, wish: Wish, step: int) -> None:
         """Goes on with a wish for all ranks, between two steps."""
+        if not self._tried(wish):
+            return
         if self._agreement is None:
             found = group()
             if found is None or found[2] == 1:
                 self.pending = None
-                if found is None and not _alone():
+                if found is None and not alone():
                     reason = "this job has several ranks and no torch.distributed process group"
                     self._refuse(wish, step, f"{reason} through which they could agree on a step")
                 else:
@@ -136,7 +153,8 @@ class TrainingKnobs:
             if self._agreement is None:
                 assert found is not None
                 name = f"{wish.generation}/{self._tries}"
-                self._agreement = Agreement(*found, name, self._refusal(wish.settings))
+                reason = self._refusal(wish.settings) or self._fits or ""
+                self._agreement = Agreement(*found, name, reason)
             verdict = self._agreement.look(step)
         except Exception as error:  # the store has gone, and with it rank 0
             self._refuse(wish, step, f"the ranks could not agree: {error}")
@@ -149,7 +167,7 @@ class TrainingKnobs:
                 self._refuse(wish, step, verdict.refusal)
             else:
                 self._apply(wish, step, agreed=True)
-        self.pending = self._agreement = None
+        self.pending = self._agreement = self._fits = None
         self._news, self._later = self._later, None
         if self._news is not None:
             self._take_up(step)
@@ -158,11 +176,11 @@ class TrainingKnobs:
         if wish.refusal:
             self._answer(wish, "Refused", step, wish.refusal)
             return
-        reason = "" if agreed else self._refusal(wish.settings, promised)
+        reason = "" if agreed else self._refusal(wish.settings, promised) or self._fits or ""
         if reason:
             self._refuse(wish, step, reason)
             return
-        message = ""
+        message, before = "", self._batches()
         try:
             changed = self._configure(wish.settings)
         except NotAdjustableError as error:
@@ -172,7 +190,55 @@ class TrainingKnobs:
             # The other ranks make the change: so does this one, if need be without workers.
             changed = self._configure({**wish.settings, WORKERS: 0})
             message = f"{error}; data is loaded in the training process"
+        if MICRO in wish.settings:
+            grown = int(wish.settings[MICRO]) > int(before.get(MICRO, 0))
+            self.smaller = before if before and grown else None
         self._answer(wish, "Applied" if changed else "Unchanged", step, message)
+
+    def go_back(self, reason: str, step: int) -> None:
+        """A step ran out of memory, of a rank that is alone: what was in force before the batches
+        became larger is in force again, and the wish is refused after all."""
+        settings, self.smaller = self.smaller, None
+        assert settings is not None
+        try:
+            self._configure(settings)
+        except NotAdjustableError:
+            self._configure({**settings, WORKERS: 0})
+        if self._wish is not None:
+            words = f"a step ran out of memory and was taken again: {reason[:300]}"
+            self._refuse(self._wish, step, words)
+            self._wish = None  # not to be tried again with the next loader
+
+    def _tried(self, wish: Wish) -> bool:
+        """Whether it is known if larger batches fit. That takes one more step, to see what a batch
+        is; where it cannot be seen, nothing is known against them."""
+        if self._fits is not None:
+            return True
+        stepping, size = self._stepping, wish.settings.get(MICRO)
+        larger = isinstance(size, int) and size > int(self._batches().get(MICRO, size))
+        if not larger or not stepping._tryout.possible or self._refusal(wish.settings):
+            self._fits = ""
+        elif not stepping._tryout.wanted:
+            stepping._tryout.wanted = True
+            return False
+        else:
+            mode = wish.settings.get(AUTOCAST)
+            autocast = stepping._precision.autocast(None, None if mode is None else str(mode))
+            self._fits = stepping._tryout.run(int(str(size)), autocast)
+        return True
+
+    def _batches(self) -> dict[str, int | str]:
+        """What is in force of all that makes a step what it is; empty without a loader for it."""
+        loader = next(filter(_accumulates, self._in_order()), None)
+        if loader is None:
+            return {}
+        knobs, stepping = loader.knobs(), self._stepping
+        return {
+            MICRO: int(knobs[MICRO]),
+            ACCUMULATION: int(knobs[ACCUMULATION]),
+            LEARNING_RATE: stepping._rate_percent,
+            AUTOCAST: stepping._precision.mode,
+        }
 
     def _refuse(self, wish: Wish, step: int, reason: str) -> None:
         names = ", ".join(wish.settings)
@@ -189,8 +255,10 @@ class TrainingKnobs:
         takes_steps = promised or self._stepping._takes_steps
         if others := sorted(names - TOGETHER - {WORKERS, PREFETCH}):
             return f"{', '.join(others)}: a knob of model servers; this process trains"
-        if {MICRO, ACCUMULATION} & names and not (takes_steps and any(map(_accumulates, loaders))):
+        if STEPS & names and not (takes_steps and any(map(_accumulates, loaders))):
             return BATCH_LINES
+        if settings.get(LEARNING_RATE, UNCHANGED) != UNCHANGED and not self._stepping._rates_known:
+            return "an optimizer has no param_groups with an 'lr' each; step one of torch.optim"
         if AUTOCAST in names:
             precision = self._stepping._precision
             if not takes_steps or precision.device is None:
@@ -209,6 +277,10 @@ class TrainingKnobs:
         for loader in self._living():
             changed = loader.configure(numbers) or changed
         self._standing.update(numbers)
+        if LEARNING_RATE in numbers:
+            percent = numbers[LEARNING_RATE]
+            changed = changed or percent != self._stepping._rate_percent
+            self._stepping._rate_percent = percent
         if AUTOCAST in settings:
             changed = self._stepping._precision.change(str(settings[AUTOCAST])) or changed
         return changed
@@ -226,7 +298,7 @@ def _accumulates(loader: MonitoredLoader) -> bool:
     return loader.accumulates
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether this rank is the only one, as far as it knows now."""
     found = group()
     if found is not None:

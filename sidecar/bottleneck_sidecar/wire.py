@@ -117,8 +117,8 @@ class TrainingRank:
     ``loader_`` counters are of all loader workers together, those that ended included:
     ``loader_seconds`` is the sum of their lifetimes. ``checkpoint_seconds`` and
     ``evaluation_seconds`` belong to no step; ``phase`` names the one the process is in now.
-    ``low_precision_steps`` are those with 16-bit work. ``capabilities`` of the device that the work
-    runs on, for instance ``bf16``.
+    ``low_precision_steps`` are those with 16-bit work. ``loss`` is the last finite one.
+    ``capabilities`` of the device that the work runs on, for instance ``bf16``.
 
     ``knobs`` are the settings in force (dotted names, for instance ``dataLoader.workers``);
     ``settable`` are those that this process can change while it runs."""
@@ -144,6 +144,21 @@ class TrainingRank:
     loader_cpu_seconds: float | None = None
     loader_run_queue_seconds: float | None = None
     low_precision_steps: int | None = None
+    losses: int | None = None
+    """Losses that were looked at: of every step on a CPU, of some of them on a GPU."""
+    loss_sum: float | None = None
+    """Of those that were finite; one beyond ±10^9 counts as that."""
+    nonfinite_losses: int | None = None
+    skipped_steps: int | None = None
+    """Steps that fp16 left out because a gradient was not finite: how it finds its scale."""
+    gradient_norm: float | None = None
+    """Norm of all gradients of a step, before clipping; the last finite one looked at."""
+    nonfinite_gradient_norms: int | None = None
+    gradient_square: float | None = None
+    """Smoothed estimate of the squared length of the true gradient, |G|²."""
+    gradient_variance: float | None = None
+    """Smoothed estimate of the variance of one sample's gradient, tr(Σ): over ``gradient_square``
+    it is the gradient noise scale, in samples."""
     capabilities: list[str] | None = None
     knobs: dict[str, float | str | bool] | None = None
     settable: list[str] | None = None
@@ -342,7 +357,7 @@ def _scalar(value: Any, kind: type, path: str) -> Any:
     if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise WireError(f"{path}: {value} is not a finite number")
-        if value < 0 and not path.endswith(".loss"):
+        if value < 0 and not path.endswith((".loss", ".loss_sum")):
             raise WireError(f"{path}: {value} is negative")
         if abs(value) > 2**63:
             raise WireError(f"{path}: {value} is too large")

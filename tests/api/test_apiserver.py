@@ -194,6 +194,43 @@ INVALID: dict[str, tuple[Object, str]] = {
         policy(actions={"replicas": {"min": 4, "max": 2}}),
         "spec.actions.replicas.min: Invalid value: write a min that is not above max",
     ),
+    "growth without its bounds": (
+        policy(actions={"batchSize": {"max": 64, "globalBatch": "Grow"}}),
+        "spec.actions.batchSize: Invalid value: write maxGlobal (samples of an optimizer step, over"
+        " all ranks) and learningRate",
+    ),
+    "bounds of growth without growth": (
+        policy(actions={"batchSize": {"max": 64, "maxGlobal": 4096}}),
+        "spec.actions.batchSize: Invalid value: write globalBatch: Grow beside maxGlobal and"
+        " learningRate, or remove both",
+    ),
+    "a learning rate rule that is none": (
+        policy(
+            actions={
+                "batchSize": {
+                    "max": 64,
+                    "globalBatch": "Grow",
+                    "maxGlobal": 4096,
+                    "learningRate": "Cubic",
+                }
+            }
+        ),
+        'spec.actions.batchSize.learningRate: Unsupported value: "Cubic"',
+    ),
+    "growth to less than one batch": (
+        policy(
+            actions={
+                "batchSize": {
+                    "min": 16,
+                    "max": 64,
+                    "globalBatch": "Grow",
+                    "maxGlobal": 8,
+                    "learningRate": "Linear",
+                }
+            }
+        ),
+        "spec.actions.batchSize.maxGlobal: Invalid value: write a maxGlobal that is not below min",
+    ),
     "less than nothing": (
         policy(actions={"replicas": {"min": -1, "max": 2}}),
         "spec.actions.replicas.min in body should be greater than or equal to 0",

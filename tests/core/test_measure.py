@@ -35,6 +35,7 @@ from .builders import (
     sample,
     server,
     starved,
+    talking,
 )
 
 
@@ -62,7 +63,23 @@ def test_a_guardrail_breaks_only_on_what_was_measured(
 ) -> None:
     wanted = policy(spec={"objectives": SERVING["objectives"] | {"errorRate": {"max": "1%"}}})
     seen = observation(WorkloadType.INFERENCE, signals)  # type: ignore[arg-type]
-    assert guardrail(wanted, report(knobs_action(), Phase.VERIFYING), seen) == broken
+    assert guardrail(wanted, report(knobs_action(), Phase.VERIFYING), seen, {}) == broken
+
+
+@pytest.mark.parametrize(
+    ("generation", "result", "broken"),
+    [
+        (1, "Refused", "rank 0 of pod-0 went back: out of memory"),
+        (1, "Applied", ""),
+        (2, "Refused", ""),
+    ],
+)
+def test_a_rank_that_goes_back_after_all_breaks_it(
+    generation: int, result: str, broken: str
+) -> None:
+    told = talking(generation, result, message="out of memory")
+    seen = observation(ranks=[told])
+    assert guardrail(policy(), report(knobs_action(), Phase.VERIFYING), seen, {}) == broken
 
 
 def test_evidence_from_before_a_change_is_not_read_after_it() -> None:

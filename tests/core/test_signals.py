@@ -51,6 +51,11 @@ def server_pod(number: int = 0, **changes: Any) -> History:
         ("training.ranks", 1.0),
         ("training.restarts", 0.0),
         ("training.checkpointShare", 0.0),
+        ("training.loss", 0.5),
+        ("training.nonFiniteLossShare", 0.0),
+        ("training.gradientNorm", 2.0),
+        ("training.skippedStepShare", 0.0),
+        ("training.noiseScale", 300.0),
         ("loader.cpuShare", 0.25),
         ("loader.runQueueShare", 0.05),
         ("loader.blockedShare", 0.7),
@@ -72,6 +77,13 @@ def test_a_healthy_rank(name: str, expected: float) -> None:
         ("loader_run_queue_seconds", ["loader.runQueueShare", "loader.blockedShare"]),
         ("checkpoint_seconds", ["training.checkpointShare"]),
         ("low_precision_steps", ["training.lowPrecisionShare"]),
+        ("loss", ["training.loss"]),
+        ("losses", ["training.nonFiniteLossShare"]),
+        ("nonfinite_losses", ["training.nonFiniteLossShare"]),
+        ("gradient_norm", ["training.gradientNorm"]),
+        ("skipped_steps", ["training.skippedStepShare"]),
+        ("gradient_square", ["training.noiseScale"]),
+        ("gradient_variance", ["training.noiseScale"]),
         ("capabilities", ["hardware.bf16"]),
         ("phase", ["training.longPhase"]),
         ("last_step_at", ["training.sinceStepSeconds"]),
@@ -88,6 +100,11 @@ def test_what_one_rank_does_not_measure_is_not_known(absent: str, signals: list[
         if name not in ("cpu.runQueueShare", "training.sinceStepSeconds"):
             assert isinstance(partly.signal(name), NoData), name
         assert isinstance(partly.replicas[0].signals[name], Reading)
+
+
+def test_the_noise_scale_is_a_ratio_of_sums_over_the_ranks() -> None:
+    # 300 and 300 of tr(Σ) over 1 and 2 of |G|²
+    assert value(seen(rank_pod(), rank_pod(1)), "training.noiseScale") == pytest.approx(200)
 
 
 def test_without_workers_the_training_thread_loads() -> None:

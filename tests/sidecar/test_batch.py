@@ -147,6 +147,46 @@ def test_whatever_the_global_batch_every_sample_comes_once_and_in_order(
     assert full == [size for at, size in enumerate(sizes_due) if at + 1 not in ends]
 
 
+@given(
+    kind=st.sampled_from(CUT),
+    workers=st.integers(0, 1),
+    growths=st.dictionaries(st.integers(0, 7), st.sampled_from([4, 6, 12]), max_size=4),
+    failures=st.sets(st.integers(0, 30), max_size=6),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_steps_that_run_out_of_memory_are_taken_again_with_the_same_samples(
+    kind: str, workers: int, growths: dict[int, int], failures: set[int]
+) -> None:
+    """In whichever batch of a step it happens, the last one of an epoch included."""
+    torch.manual_seed(1)
+    given_loader, cursor = built(kind, workers), Cursor()
+    assert given_loader.batch_size is not None
+    loader = AdjustableLoader(given_loader, None, GLOBAL // given_loader.batch_size, cursor)
+    number, passes = itertools.count(), []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        steps: list[list[int]] = []
+        present: list[int] = []
+        for batch in loader:
+            if next(number) in failures and loader.micro > 1:
+                smaller = next(size for size in (6, 4, 3, 2, 1) if size < loader.micro)
+                cursor.take_back()
+                loader.configure(micro=smaller, accumulation=GLOBAL // smaller)
+                present = []
+                continue
+            present += samples(batch)
+            assert cursor.samples == len(present)
+            if cursor.last:
+                steps.append(present)
+                present = []
+                cursor.end()
+                if (micro := growths.get(len(steps))) is not None:
+                    loader.configure(micro=micro, accumulation=GLOBAL // micro)
+        assert present == []
+        passes.append(steps)
+    assert passes == untouched(kind, workers, 2)
+
+
 @pytest.mark.parametrize("kind", CUT)
 def test_untouched_it_gives_the_batches_of_the_loader(kind: str) -> None:
     torch.manual_seed(1)

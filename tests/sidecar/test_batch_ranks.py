@@ -17,9 +17,12 @@ from .batch_ranks import (  # type: ignore[import-not-found]
     ACCUMULATION,
     EPOCHS,
     KINDS,
+    MEAN,
     MICRO,
+    NOISE,
     SAMPLES,
     SEEN_AFTER,
+    SIZE,
 )
 
 PER_EPOCH = -(-SAMPLES // 2 // (MICRO * ACCUMULATION))
@@ -54,7 +57,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
         for rank in ranks:
             rank.kill()
             rank.wait()
-    return {kind: [each[number] for each in found] for number, kind in enumerate(KINDS)}
+    kinds = [*KINDS, *NOISE]
+    return {kind: [each[number] for each in found] for number, kind in enumerate(kinds)}
 
 
 def switched(rank: dict[str, Any]) -> int:
@@ -89,15 +93,19 @@ def test_the_weights_are_those_of_the_untouched_run(
     printed: dict[str, list[dict[str, Any]]],
 ) -> None:
     plain = [torch.tensor(each) for each in printed["untouched"][0]["weights"]]
-    for kind, (first, second) in printed.items():
+    for kind in KINDS:
+        first, second = printed[kind]
         assert first["weights"] == second["weights"], kind
+        if kind == "grown":
+            continue
         for weights, expected in zip(first["weights"], plain, strict=True):
             torch.testing.assert_close(torch.tensor(weights), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_gradients_are_exchanged_once_a_step(printed: dict[str, list[dict[str, Any]]]) -> None:
-    for kind, ranks in printed.items():
-        assert [rank["reduced"] for rank in ranks] == [STEPS, STEPS], kind
+    for kind in KINDS:
+        if kind != "grown":
+            assert [rank["reduced"] for rank in printed[kind]] == [STEPS, STEPS], kind
 
 
 def test_the_forward_pass_is_in_bf16_from_that_step_on(
@@ -124,3 +132,43 @@ def test_what_one_rank_never_sees_is_done_by_none(printed: dict[str, list[dict[s
     for rank in printed["unseen"]:
         assert switched(rank) == 0
         assert rank["answer"] is None
+
+
+def test_a_larger_global_batch_and_its_learning_rate_come_at_the_same_step(
+    printed: dict[str, list[dict[str, Any]]],
+) -> None:
+    first, second = printed["grown"]
+    at = switched(first)
+    assert at == switched(second) > max(SEEN_AFTER)
+    assert first["settings"][-1] == [8, ACCUMULATION, 0, "off"]
+    for rank in (first, second):
+        assert rank["rates"] == [0.1] * at + [0.2] * (len(rank["rates"]) - at)
+
+
+@pytest.mark.parametrize("kind", NOISE)
+def test_the_noise_scale_is_known_on_several_ranks(
+    printed: dict[str, list[dict[str, Any]]], kind: str
+) -> None:
+    """From the first batch of a step, or, where it has one only, from what each rank computed
+    before the gradients were exchanged."""
+    for rank in printed[kind]:
+        assert rank["looks"] == 960 // 8 // NOISE[kind] - 1, "every step but the first"
+        square, variance = rank["figures"]
+        assert variance == pytest.approx(SIZE, rel=0.15)
+        assert variance / square == pytest.approx(1 / MEAN**2, rel=0.5)
+
+
+def test_a_batch_that_one_rank_has_no_memory_for_is_taken_by_none(
+    printed: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Tried before the change, so that no rank leaves the others waiting within a step."""
+    for rank in printed["exhausted"]:
+        assert switched(rank) == 0
+        assert len(rank["settings"]) == STEPS
+        generation, result, _, message = rank["answer"]
+        assert (generation, result) == (list(KINDS).index("exhausted") + 1, "Refused")
+        assert "rank 1: " in message or rank is printed["exhausted"][1]
+        assert (
+            "a try-out with batches of 12 samples ran out of memory: Tried to allocate 12 GiB"
+            in message
+        )

@@ -166,6 +166,7 @@ def test_what_is_reported(inbox: Inbox, tmp_path: Path) -> None:
         "dataLoader.prefetch": 2,
         "batch.micro": 2,
         "batch.accumulation": 6,
+        "optimizer.learningRatePercent": 100,
         "precision.autocast": "off",
     }
     assert last.settable == [*list(last.knobs)]

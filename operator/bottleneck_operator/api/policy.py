@@ -217,6 +217,15 @@ class GlobalBatch(StrEnum):
     """What becomes of the number of samples behind one optimizer step."""
 
     PRESERVE = "Preserve"
+    GROW = "Grow"
+
+
+class LearningRateRule(StrEnum):
+    """What becomes of the learning rate when the global batch grows."""
+
+    ADA_SCALE = "AdaScale"
+    SQUARE_ROOT = "SquareRoot"
+    LINEAR = "Linear"
 
 
 class BatchSizeAction(Model):
@@ -229,6 +238,21 @@ class BatchSizeAction(Model):
             "write a min that is not above max (min is 1 when it is left out)",
             ".min",
         ),
+        Rule(
+            "self.globalBatch != 'Grow' || (has(self.maxGlobal) && has(self.learningRate))",
+            "write maxGlobal (samples of an optimizer step, over all ranks) and learningRate"
+            " (AdaScale, SquareRoot or Linear) beside globalBatch: Grow",
+        ),
+        Rule(
+            "self.globalBatch == 'Grow' || (!has(self.maxGlobal) && !has(self.learningRate))",
+            "write globalBatch: Grow beside maxGlobal and learningRate, or remove both: otherwise"
+            " the global batch stays as it is",
+        ),
+        Rule(
+            "!has(self.maxGlobal) || self.maxGlobal >= self.min",
+            "write a maxGlobal that is not below min: a step has at least one batch",
+            ".maxGlobal",
+        ),
     )
 
     min: int = Field(1, ge=1, le=65536, description="Smallest batch.")
@@ -236,7 +260,20 @@ class BatchSizeAction(Model):
     global_batch: GlobalBatch = Field(
         GlobalBatch.PRESERVE,
         description="Training only. Preserve: as many more or fewer micro-batches are accumulated,"
-        " so that an optimizer step is of the same samples.",
+        " so that an optimizer step is of the same samples. Grow: an optimizer step may become one"
+        " of more samples, up to the gradient noise scale and maxGlobal.",
+    )
+    max_global: int | None = Field(
+        None,
+        ge=2,
+        le=2**31 - 1,
+        description="With Grow: most samples of an optimizer step, over all ranks.",
+    )
+    learning_rate: LearningRateRule | None = Field(
+        None,
+        description="With Grow: what becomes of the learning rate. AdaScale: times the gain that"
+        " the noise scale promises. SquareRoot: times the root of the growth, usual for Adam."
+        " Linear: times the growth, usual for SGD.",
     )
 
 

@@ -30,6 +30,7 @@ SIGNALS: Mapping[str, str] = {
     "training.lowPrecisionShare": SHARE,
     "training.microBatch": "samples",
     "training.accumulation": "micro-batches",
+    "training.noiseScale": "samples",
     "training.stragglerRatio": "×",
     "training.rankSpread": "×",
     "training.ranks": "ranks",

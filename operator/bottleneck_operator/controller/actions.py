@@ -226,7 +226,7 @@ class Actions:
             and not self._only_canaries_silent(policy, report, observation)
         ):
             return None
-        broken = guardrail(policy, report, observation)
+        broken = guardrail(policy, report, observation, histories)
         action, lower = report.spec.action, report.spec.metric.lower_is_better
         if action is not None and action.image is not None:
             return self._judge_image(policy, report, observation, histories, broken, now)
@@ -260,7 +260,9 @@ class Actions:
         figures = beside(policy, report, histories, canaries, now)
         own = [of_replica(observation, pod) for pod in canaries]
         # Among many replicas the figures of one are hardly seen in those of all.
-        broken = broken or next(filter(None, (guardrail(policy, report, o) for o in own)), "")
+        broken = broken or next(
+            filter(None, (guardrail(policy, report, o, histories) for o in own)), ""
+        )
         if not saving:
             return judge_canary(report, figures, observation, canaries, broken)
         missed = next(filter(None, (unmet(objectives, each) for each in own)), "")

@@ -220,6 +220,7 @@ TRAINING_CAUSES: tuple[CauseEntry, ...] = (
                 Predicate("training.stragglerRatio", "<", STRAGGLER, STRAGGLER_SOURCE),
             ),
         ),
+        remedies=("BatchSize",),
         advice="Exchange less (16-bit gradients, gradient accumulation, a larger batch for each"
         " rank), let it overlap with the backward pass, use a faster link, fewer and nearer"
         " ranks (one zone, one rack: pod affinity), or send less (LoRA adapters).",

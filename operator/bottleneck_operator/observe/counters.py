@@ -25,6 +25,9 @@ _TRAINING_MORE = (
     "loader_cpu_seconds",
     "loader_run_queue_seconds",
     "low_precision_steps",
+    "losses",
+    "nonfinite_losses",
+    "skipped_steps",
 )
 _INFERENCE = ("requests", "errors", "arrivals", "latency_seconds")
 _INFERENCE_MORE = (

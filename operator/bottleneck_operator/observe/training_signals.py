@@ -33,6 +33,7 @@ def training(figures: Figures, parts: Sequence[PodWindow], now: float) -> None:
         figures.missing((f"training.{name}" for name in names), reason)
         return
     _step(figures, growths, steps, _accumulation(parts))
+    _learning(figures, parts, growths, steps)
     _loading(figures, parts, growths)
     _ranks(figures, parts, growths)
 
@@ -60,6 +61,40 @@ def _step(
     if all(delta.cpu is not None for delta in growths):
         on_cpu = sum(sum((delta.cpu or {}).values()) for delta in growths)
         figures.ratio("training.cpuShare", on_cpu, spent)
+
+
+def _learning(
+    figures: Figures, parts: Sequence[PodWindow], growths: Sequence[Delta], steps: float
+) -> None:
+    """How learning goes. Losses and norms are of single steps: no mean of them over a window is
+    what anybody else calls the loss."""
+    ranks = [rank for part in parts for rank in part.ranks]
+    for name, unit, values in (
+        ("loss", "units", [rank.loss for rank in ranks]),
+        ("gradientNorm", "units", [rank.gradient_norm for rank in ranks]),
+    ):
+        known = [value for value in values if value is not None]
+        if known and len(known) == len(values):
+            mean = sum(known) / len(known)
+            figures.put(f"training.{name}", mean, unit, "mean over ranks, last", 0.0)
+    looked, bad = total(growths, "losses"), total(growths, "nonfinite_losses")
+    figures.ratio("training.nonFiniteLossShare", bad, looked, most=1.0)
+    skipped = total(growths, "skipped_steps")
+    figures.ratio("training.skippedStepShare", skipped, steps, most=1.0)
+    noise = noise_scale(ranks)
+    figures.put("training.noiseScale", noise, "samples", "ratio of sums, smoothed", 0.0)
+
+
+def noise_scale(ranks: Iterable[TrainingRank]) -> float | None:
+    """The gradient noise scale in samples (McCandlish et al. 2018): the variance of one sample's
+    gradient over the squared length of the true one. None where a rank does not tell it."""
+    square = variance = 0.0
+    for rank in ranks:
+        if not rank.gradient_square or rank.gradient_variance is None:
+            return None
+        square += rank.gradient_square
+        variance += rank.gradient_variance
+    return variance / square if square else None
 
 
 def _accumulation(parts: Sequence[PodWindow]) -> float | None:

@@ -12,6 +12,8 @@ from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
 from ..observe.series import drained_at, goodput_series, latency_series
 from ..observe.trail import Trail
+from .efficiency import discount
+from .learning import suffering
 
 HANG_SECONDS = 120.0
 """A training process that speaks but ended no step for so long after a change hangs."""
@@ -86,11 +88,17 @@ def after(
     now: float,
 ) -> list[float]:
     """The metric since the action was acknowledged, without the warm-up: the latency of a request
-    that queued behind the old backlog tells of the old state, however late it is answered."""
-    start = settled_from(report, histories)
-    if start is None:
+    that queued behind the old backlog tells of the old state, however late it is answered. In a
+    larger global batch a sample counts for what it is worth there."""
+    start, action = settled_from(report, histories), report.spec.action
+    if start is None or action is None:
         return []
-    return series(policy, report.spec.metric, histories, start, now, report.spec.bin_seconds)
+    worth = discount(action, histories.values())
+    if worth is None:
+        return []  # a sample's worth is not known: neither better nor worse can be said
+    width = report.spec.bin_seconds
+    figures = series(policy, report.spec.metric, histories, start, now, width)
+    return figures if worth == 1 else [round(figure * worth, 6) for figure in figures]
 
 
 def settled_from(report: BottleneckReport, histories: Mapping[str, History]) -> float | None:
@@ -124,8 +132,26 @@ def load_change(trail: Trail, report: BottleneckReport, now: float) -> float | N
     return mean(new) / mean(old)
 
 
-def guardrail(policy: BottleneckPolicy, report: BottleneckReport, observation: Observation) -> str:
+LEARNS_OTHERWISE = frozenset({"BatchSize", "Precision"})
+"""Types of action that change what is computed, so that a loss can tell of them."""
+
+
+def guardrail(
+    policy: BottleneckPolicy,
+    report: BottleneckReport,
+    observation: Observation,
+    histories: Mapping[str, History],
+) -> str:
     """What broke since the action and needs no statistics to be undone; empty when nothing did."""
+    action, since = report.spec.action, report.status.acknowledged_at
+    if action is not None and action.knobs is not None:
+        for rank in observation.ranks:
+            # It was tried, and then did not do: out of memory, for instance.
+            if rank.result == "Refused" and rank.generation == action.knobs.generation:
+                return f"rank {rank.rank} of {rank.pod} went back: {rank.message}"
+    learns = action is not None and action.type in LEARNS_OTHERWISE
+    if learns and since is not None and (word := suffering(histories.values(), since.timestamp())):
+        return word
     kills = observation.value("memory.oomKills")
     if kills:
         return f"{kills:.0f} out-of-memory kills"

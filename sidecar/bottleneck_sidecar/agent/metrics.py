@@ -33,7 +33,21 @@ _TRAINING = (
         "Steps with 16-bit work.",
         "low_precision_steps",
     ),
-    ("training_loss", "gauge", "Loss of the last step that told it.", "loss"),
+    ("training_loss", "gauge", "Last finite loss.", "loss"),
+    ("training_losses_total", "counter", "Losses looked at.", "losses"),
+    # No counter: losses may be negative.
+    ("training_loss_sum", "gauge", "Sum of the finite losses looked at.", "loss_sum"),
+    ("training_nonfinite_losses_total", "counter", "Of these not finite.", "nonfinite_losses"),
+    ("training_skipped_steps_total", "counter", "Steps that fp16 left out.", "skipped_steps"),
+    ("training_gradient_norm", "gauge", "Norm of all gradients of a step.", "gradient_norm"),
+    (
+        "training_nonfinite_gradient_norms_total",
+        "counter",
+        "Norms that were not finite.",
+        "nonfinite_gradient_norms",
+    ),
+    ("training_gradient_square", "gauge", "Estimate of |G|^2.", "gradient_square"),
+    ("training_gradient_variance", "gauge", "Estimate of tr(Sigma).", "gradient_variance"),
 )
 _INFERENCE = (
     ("inference_requests_total", "counter", "Requests answered or failed.", "requests"),

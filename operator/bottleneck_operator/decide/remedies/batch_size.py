@@ -7,10 +7,11 @@ import math
 
 from ...api.conditions import Reason
 from ...api.meta import Setting
-from ...api.policy import BatchSizeAction, PolicySpec
+from ...api.policy import BatchSizeAction, GlobalBatch, PolicySpec
 from ...api.report import Action, BottleneckReport, Cause, Prediction
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal
+from .batch_growth import PER_STEP, grow
 from .common import WORTH, knob, knobs_change, listed, not_allowed, not_settable
 
 MICRO = "batch.micro"
@@ -45,11 +46,26 @@ def batch_size(
     if bounds is None:
         return not_allowed("the batch size", "actions: {batchSize: {min: 1, max: 64}}")
     if observation.type is WorkloadType.TRAINING:
-        return _training(cause, observation, bounds, facts)
+        return _training_or_growth(cause, observation, bounds, facts)
     return _serving(cause, observation, bounds, facts)
 
 
 # -- training --------------------------------------------------------------------------------------
+
+
+def _training_or_growth(
+    cause: Cause, observation: Observation, bounds: BatchSizeAction, facts: Facts
+) -> Action | Refusal:
+    """At the same global batch, which costs nothing of what is learnt; where that does not do, a
+    larger one, if the policy allows it."""
+    if cause.id in PER_STEP:
+        return grow(cause, observation, bounds, facts)
+    answer = _training(cause, observation, bounds, facts)
+    if isinstance(answer, Action) or cause.id in SMALLER:
+        return answer
+    if bounds.global_batch is GlobalBatch.GROW and answer.reason is Reason.AT_MAXIMUM:
+        return grow(cause, observation, bounds, facts)
+    return answer
 
 
 def _training(
