@@ -27,6 +27,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
 """Every knob that is a whole number, with the least and the greatest that it takes."""
 
 WORDS: dict[str, tuple[str, ...]] = {
+    "dataLoader.pinMemory": ("off", "on"),
+    "dataLoader.persistentWorkers": ("off", "on"),
     "precision.autocast": ("off", "bf16", "fp16"),
     "precision.weights": ("fp32", "bf16", "fp16"),
 }

@@ -1,4 +1,4 @@
-"""A DataLoader whose workers, prefetch and batch size can be changed between steps.
+"""A DataLoader whose workers, prefetch, pinning and batch size can be changed between steps.
 
 PyTorch fixes them when the iteration begins. So a change starts a *new* DataLoader over the batches
 of the epoch that nobody has been asked for yet, and the old one first hands out those which its
@@ -25,6 +25,10 @@ WORKERS = "dataLoader.workers"
 PREFETCH = "dataLoader.prefetch"
 MICRO = "batch.micro"
 ACCUMULATION = "batch.accumulation"
+PIN = "dataLoader.pinMemory"
+PERSISTENT = "dataLoader.persistentWorkers"
+LOADING = (WORKERS, PREFETCH, PIN, PERSISTENT)
+"""What each rank changes for itself."""
 DEFAULT_PREFETCH = 2
 """What PyTorch takes when a loader has workers and names no prefetch_factor."""
 
@@ -64,7 +68,8 @@ class AdjustableLoader:
         self.cursor = cursor or Cursor()
         self.workers: int = loader.num_workers
         self.prefetch: int = loader.prefetch_factor or DEFAULT_PREFETCH
-        self._persistent: bool = bool(loader.persistent_workers)
+        self.pin: bool = bool(loader.pin_memory)
+        self.persistent: bool = bool(loader.persistent_workers)
         self._kept: tuple[Feed, Any] | None = None
         self._seeded = False
         self._epochs: weakref.WeakSet[_Epoch] = weakref.WeakSet()
@@ -102,50 +107,75 @@ class AdjustableLoader:
         prefetch: int | None = None,
         micro: int | None = None,
         accumulation: int | None = None,
+        pin: bool | None = None,
+        persistent: bool | None = None,
     ) -> bool:
         """Changes the number of workers, of batches that each prefetches, of samples in a batch and
-        of batches in an optimizer step, from now on.
+        of batches in an optimizer step, and whether batches come in pinned memory, from now on; and
+        whether the workers of the next epoch are kept for those after it.
 
-        To be called between two batches (the latter two between two optimizer steps), in the thread
-        that iterates. False if that was already so. Raises ``NotAdjustableError`` (and changes
-        nothing) where the loader has an ``obstacle``, where batches are wished for and it was made
-        without ``accumulation``, or where the new workers cannot be started.
+        To be called between two batches (``micro`` and ``accumulation`` between two optimizer
+        steps), in the thread that iterates. False if that was already so. Raises
+        ``NotAdjustableError`` (and changes nothing) where the loader has an ``obstacle``, where
+        batches are wished for and it was made without ``accumulation``, or where the new workers
+        cannot be started.
         """
         if self.obstacle is not None:
             raise NotAdjustableError(self.obstacle)
         if self.accumulation is None and (micro is not None or accumulation is not None):
             raise NotAdjustableError("it was made without accumulation=")
-        before = self.workers, self.prefetch, self.micro, self.accumulation
+        before = self._settings()
         self.workers = self.workers if workers is None else workers
         self.prefetch = self.prefetch if prefetch is None else prefetch
         self.micro = self.micro if micro is None else micro
         self.accumulation = self.accumulation if accumulation is None else accumulation
-        wanted = self.workers, self.prefetch, self.micro, self.accumulation
+        self.pin = self.pin if pin is None else pin
+        self.persistent = self.persistent if persistent is None else persistent
+        wanted = self._settings()
         if wanted == before:
             return False
-        recut = self.micro != before[2]
+        recut = self.micro != before[3]
         # Nothing is prefetched without workers, and how many batches a step has is counted here.
-        restart = wanted[:2] != before[:2] and not wanted[0] == before[0] == 0
+        restart = wanted[:3] != before[:3] and not (
+            wanted[0] == before[0] == 0 and wanted[2] == before[2]
+        )
         try:
             for epoch in list(self._epochs) if restart or recut else ():
                 epoch.restart(recut)
         except Exception as error:  # a fork refused, no shared memory left: go on with the old ones
-            self.workers, self.prefetch, self.micro, self.accumulation = before
+            self.workers, self.prefetch, self.pin, self.micro = before[:4]
+            self.accumulation, self.persistent = before[4:]
             raise NotAdjustableError(f"could not start {wanted[0]} workers: {error}") from error
+        if not self.persistent:
+            self._kept = None  # the workers end with this epoch
         return True
+
+    def _settings(self) -> tuple[int, int, bool, int, int | None, bool]:
+        return (
+            self.workers,
+            self.prefetch,
+            self.pin,
+            self.micro,
+            self.accumulation,
+            self.persistent,
+        )
 
     def _first(self) -> tuple[Source, Feed, Any]:
         """The iterator that begins an epoch, and what feeds it."""
         # PyTorch keeps persistent workers from epoch to epoch. To leave every shuffle as it would
         # have been, what random numbers are drawn depends on what the *given* loader would do.
-        goes_on = self._persistent and self._seeded
+        goes_on = self._loader.persistent_workers and self._seeded
         beginnings = 2 if self._loader.num_workers > 0 and not goes_on else 1
         size = None if self.accumulation is None else self.micro
         source = Source(self._loader, beginnings, size)
         if self._kept is not None:
             feed, kept = self._kept
-            if (kept.num_workers, kept.prefetch_factor) == (self.workers, self.prefetch):
+            now = (self.workers, self.prefetch, self.pin)
+            if (kept.num_workers, kept.prefetch_factor, kept.pin_memory) == now:
                 feed.follow(source)
+                if not goes_on:  # the given loader would start workers, and seed them
+                    source.begin()
+                    torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
                 return source, feed, self._begun(iter(kept))
             self._kept = None  # the last reference: its workers end
         feed = Feed(source)
@@ -184,7 +214,7 @@ class AdjustableLoader:
         if self.workers > 0:
             parallel = {
                 "prefetch_factor": self.prefetch,
-                "persistent_workers": self._persistent,
+                "persistent_workers": self.persistent,
                 "multiprocessing_context": given.multiprocessing_context,
                 "timeout": given.timeout,
             }
@@ -199,7 +229,7 @@ class AdjustableLoader:
             given.dataset,
             num_workers=self.workers,
             collate_fn=given.collate_fn,
-            pin_memory=given.pin_memory,
+            pin_memory=self.pin,
             worker_init_fn=given.worker_init_fn,
             generator=generator,
             in_order=given.in_order,

@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader
 from bottleneck_sidecar.clock import CHECKPOINT, DATA
 from bottleneck_sidecar.loader import (
     ACCUMULATION,
+    LOADING,
     MICRO,
+    PERSISTENT,
+    PIN,
     PREFETCH,
     WORKERS,
     AdjustableLoader,
@@ -91,7 +94,12 @@ class MonitoredLoader:
         inner = self._inner
         if not isinstance(inner, AdjustableLoader):
             return {}
-        found: dict[str, float | str | bool] = {WORKERS: inner.workers, PREFETCH: inner.prefetch}
+        found: dict[str, float | str | bool] = {
+            WORKERS: inner.workers,
+            PREFETCH: inner.prefetch,
+            PIN: _word(inner.pin),
+            PERSISTENT: _word(inner.persistent),
+        }
         if inner.accumulation is not None:
             found |= {MICRO: inner.micro, ACCUMULATION: inner.accumulation}
         return found
@@ -100,21 +108,26 @@ class MonitoredLoader:
         """The knobs that this loader takes."""
         if self.obstacle() is not None:
             return []
-        return [WORKERS, PREFETCH, MICRO, ACCUMULATION] if self.accumulates else [WORKERS, PREFETCH]
+        # Pinned memory is for copies to a device: without one torch only warns.
+        names = [name for name in LOADING if name != PIN or torch.cuda.is_initialized()]
+        return [*names, MICRO, ACCUMULATION] if self.accumulates else names
 
-    def configure(self, settings: dict[str, int]) -> bool:
+    def configure(self, settings: dict[str, int | str]) -> bool:
         """Applies those knobs that it takes; False if nothing had to change. Raises
         ``NotAdjustableError``."""
         names = self.settable()
         if not names:
             return False
+        wanted = {name: value for name, value in settings.items() if name in names}
         changed: bool = self._inner.configure(
-            *(
-                settings.get(name) if name in names else None
-                for name in (WORKERS, PREFETCH, MICRO, ACCUMULATION)
-            )
+            *(wanted.get(name) for name in (WORKERS, PREFETCH, MICRO, ACCUMULATION)),
+            *(wanted[name] == "on" if name in wanted else None for name in (PIN, PERSISTENT)),
         )
         return changed
+
+
+def _word(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def moved(batch: Any, device: Any, non_blocking: bool) -> Any:

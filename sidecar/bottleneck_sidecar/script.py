@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, dataloader
 
 from bottleneck_sidecar import hooks
 from bottleneck_sidecar.clock import DATA
-from bottleneck_sidecar.loader import DEFAULT_PREFETCH, PREFETCH, WORKERS
+from bottleneck_sidecar.loader import DEFAULT_PREFETCH, PERSISTENT, PIN, PREFETCH, WORKERS
 from bottleneck_sidecar.training import StepMonitor
 
 TAKE_OVER_STEPS = 10
@@ -44,7 +44,12 @@ class ScriptMonitor(StepMonitor):
         self._workers.watch(iterator)
         if torch.is_grad_enabled():
             prefetch = loader.prefetch_factor or DEFAULT_PREFETCH
-            self._settings = {WORKERS: loader.num_workers, PREFETCH: prefetch}
+            self._settings = {
+                WORKERS: loader.num_workers,
+                PREFETCH: prefetch,
+                PIN: "on" if loader.pin_memory else "off",
+                PERSISTENT: "on" if loader.persistent_workers else "off",
+            }
 
     def fetch(self, iterator: Any, original: Any) -> Any:
         """The iterator's next batch."""
@@ -62,7 +67,7 @@ class ScriptMonitor(StepMonitor):
             self.clock.leave()
             raise
         self.clock.leave()
-        self._batch = _size(batch)
+        self._batch = batch_size(batch)
         return batch
 
     def _evaluate(self, evaluating: bool) -> None:
@@ -130,7 +135,7 @@ def _next(original: Any) -> Any:
     return fetch
 
 
-def _size(batch: Any, depth: int = 4) -> int:
+def batch_size(batch: Any, depth: int = 4) -> int:
     """Length of the first tensor in a batch; 0 if there is none."""
     if isinstance(batch, torch.Tensor):
         try:
@@ -140,5 +145,5 @@ def _size(batch: Any, depth: int = 4) -> int:
     if depth and isinstance(batch, Mapping):
         batch = list(batch.values())
     if depth and isinstance(batch, list | tuple):
-        return next((size for item in batch[:8] if (size := _size(item, depth - 1))), 0)
+        return next((size for item in batch[:8] if (size := batch_size(item, depth - 1))), 0)
     return 0

@@ -12,7 +12,14 @@ import weakref
 
 from bottleneck_sidecar.agreement import Agreement, group
 from bottleneck_sidecar.knobs import KnobsFile, Wish
-from bottleneck_sidecar.loader import ACCUMULATION, MICRO, PREFETCH, WORKERS, NotAdjustableError
+from bottleneck_sidecar.loader import (
+    ACCUMULATION,
+    LOADING,
+    MICRO,
+    PIN,
+    WORKERS,
+    NotAdjustableError,
+)
 from bottleneck_sidecar.monitored import MonitoredLoader
 from bottleneck_sidecar.precision import AUTOCAST, BF16, FP16
 from bottleneck_sidecar.rates import LEARNING_RATE, UNCHANGED
@@ -60,7 +67,7 @@ class TrainingKnobs:
         """What a try-out of the pending wish has shown; None before it."""
         self.smaller: dict[str, int | str] | None = None
         """What was in force before the batches became larger."""
-        self._standing: dict[str, int] = {}
+        self._standing: dict[str, int | str] = {}
         """All that was ever applied to loaders: it holds for later ones too."""
 
     def add(self, loader: MonitoredLoader, step: int) -> None:
@@ -253,7 +260,7 @@ class TrainingKnobs:
         the script leaves its steps to the monitor, before the first one."""
         names, loaders = settings.keys(), self._in_order()
         takes_steps = promised or self._stepping._takes_steps
-        if others := sorted(names - TOGETHER - {WORKERS, PREFETCH}):
+        if others := sorted(names - TOGETHER - set(LOADING)):
             return f"{', '.join(others)}: a knob of model servers; this process trains"
         if STEPS & names and not (takes_steps and any(map(_accumulates, loaders))):
             return BATCH_LINES
@@ -265,20 +272,23 @@ class TrainingKnobs:
                 return PRECISION_LINES
             if reason := precision.refusal(str(settings[AUTOCAST])):
                 return reason
-        if {WORKERS, PREFETCH} & names:
+        if set(LOADING) & names:
             if not loaders:
                 return "no loader has been handed to monitor.loader() yet"
-            return loaders[0].obstacle() or ""
+            if (obstacle := loaders[0].obstacle()) is not None:
+                return obstacle
+            if PIN in names and PIN not in loaders[0].settable():
+                return f"this process uses no CUDA device to copy to; leave {PIN} out"
         return ""
 
     def _configure(self, settings: dict[str, int | str]) -> bool:
-        numbers = {name: value for name, value in settings.items() if isinstance(value, int)}
+        loading = {name: value for name, value in settings.items() if name != AUTOCAST}
         changed = False
         for loader in self._living():
-            changed = loader.configure(numbers) or changed
-        self._standing.update(numbers)
-        if LEARNING_RATE in numbers:
-            percent = numbers[LEARNING_RATE]
+            changed = loader.configure(loading) or changed
+        self._standing.update(loading)
+        if LEARNING_RATE in loading:
+            percent = int(loading[LEARNING_RATE])
             changed = changed or percent != self._stepping._rate_percent
             self._stepping._rate_percent = percent
         if AUTOCAST in settings:

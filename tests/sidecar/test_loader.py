@@ -119,36 +119,45 @@ def expected(kind: str, workers: int, epochs: int) -> list[list[Any]]:
 
 
 def adjusted(
-    kind: str, workers: int, epochs: int, changes: dict[int, tuple[int, int]]
+    kind: str, workers: int, epochs: int, changes: dict[int, dict[str, Any]]
 ) -> list[list[Any]]:
-    """The same with changes: position in the whole run → workers and prefetch."""
+    """The same with changes: position in the whole run → what ``configure`` takes."""
     torch.manual_seed(1)
     loader = AdjustableLoader(DataLoader(Numbers(22), **({"num_workers": workers} | KINDS[kind]())))
     passes, position = [], itertools.count()
     for epoch in range(epochs):
         loader.set_epoch(epoch)
         if (change := changes.get(next(position))) is not None:
-            loader.configure(*change)
+            loader.configure(**change)
         batches = []
         for batch in loader:
             batches.append(flat(batch))
             if (change := changes.get(next(position))) is not None:
-                loader.configure(*change)
+                loader.configure(**change)
         assert len(batches) == len(loader)
         passes.append(batches)
     return passes
 
 
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "workers": st.integers(0, 3),
+        "prefetch": st.integers(1, 3),
+        "pin": st.booleans(),
+        "persistent": st.booleans(),
+    },
+)
+
+
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     workers=st.integers(0, 2),
-    changes=st.dictionaries(
-        st.integers(0, 18), st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=5
-    ),
+    changes=st.dictionaries(st.integers(0, 18), CHANGES, max_size=5),
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_changes_leave_every_batch_in_its_place(
-    kind: str, workers: int, changes: dict[int, tuple[int, int]]
+    kind: str, workers: int, changes: dict[int, dict[str, Any]]
 ) -> None:
     assert adjusted(kind, workers, 3, changes) == expected(kind, workers, 3)
 
@@ -157,7 +166,65 @@ def test_any_changes_leave_every_batch_in_its_place(
 def test_untouched_and_changed_in_the_middle(kind: str) -> None:
     plain = expected(kind, 0, 2)
     assert adjusted(kind, 0, 2, {}) == plain
-    assert adjusted(kind, 0, 2, {2: (2, 2), 4: (1, 3), 7: (0, 1), 8: (1, 1)}) == plain
+    given_workers = [(2, 2, 2), (4, 1, 3), (7, 0, 1), (8, 1, 1)]
+    changes = {at: {"workers": count, "prefetch": ahead} for at, count, ahead in given_workers}
+    assert adjusted(kind, 0, 2, changes) == plain
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_kept_from_epoch_to_epoch_and_pinned(kind: str, workers: int) -> None:
+    """With and without workers to begin with: what random numbers are drawn differs there."""
+    workers = KINDS[kind]().get("num_workers", workers)
+    changes: dict[int, dict[str, Any]] = {
+        1: {"persistent": True, "workers": 1},
+        9: {"pin": True},
+        21: {"persistent": False},
+        26: {"persistent": True, "pin": False},
+    }
+    assert adjusted(kind, workers, 5, changes) == expected(kind, workers, 5)
+
+
+def test_persistent_workers_are_started_once() -> None:
+    loader = AdjustableLoader(DataLoader(Numbers(8), batch_size=2, num_workers=1))
+
+    def workers() -> set[int | None]:
+        found: set[int | None] = set()
+        for _ in loader:
+            found |= {child.pid for child in multiprocessing.active_children()} - before
+        return found
+
+    before: set[int | None] = {child.pid for child in multiprocessing.active_children()}
+    first, second = workers(), workers()
+    assert first.isdisjoint(second)
+    assert loader.configure(persistent=True)
+    assert not loader.configure(persistent=True), "already so"
+    kept, again = workers(), workers()
+    assert kept == again
+    assert len(kept) == 1
+    assert loader.configure(persistent=False)
+    assert not multiprocessing.active_children() or kept.isdisjoint(
+        {child.pid for child in multiprocessing.active_children()}
+    ), "nobody waits for another epoch"
+    assert workers().isdisjoint(kept)
+
+
+def test_pinning_begins_with_the_next_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+    build = AdjustableLoader._build
+
+    def building(*arguments: Any, **options: Any) -> Any:
+        loader = build(*arguments, **options)
+        made.append(loader.pin_memory)
+        return loader
+
+    monkeypatch.setattr(AdjustableLoader, "_build", building)
+    loader = AdjustableLoader(DataLoader(Numbers(8), batch_size=2))
+    for position, _ in enumerate(loader):
+        if position == 1:
+            assert loader.configure(pin=True)
+            assert not loader.configure(pin=True), "already so"
+    assert made == [False, True]
 
 
 def test_workers_are_really_changed_and_the_old_ones_end() -> None:

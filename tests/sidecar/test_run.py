@@ -80,7 +80,12 @@ def test_a_script_as_it_is(inbox: Inbox, tmp_path: Path, workers: int) -> None:
     for phase in ("data", "backward", "optimizer", "other"):
         assert last.seconds[phase] > 0, phase
     assert (last.knobs, last.settable) == (
-        {"dataLoader.workers": float(workers), "dataLoader.prefetch": 2.0},
+        {
+            "dataLoader.workers": float(workers),
+            "dataLoader.prefetch": 2.0,
+            "dataLoader.pinMemory": "off",
+            "dataLoader.persistentWorkers": "off",
+        },
         [],
     )
     if workers:

@@ -159,17 +159,20 @@ def test_what_is_reported(inbox: Inbox, tmp_path: Path) -> None:
     first, *_, last = reports + inbox.read()
     assert first.knobs is not None
     assert first.knobs["batch.micro"] == MICRO
-    assert first.settable == ["dataLoader.workers", "dataLoader.prefetch"], "not known yet"
+    loading = ["dataLoader.workers", "dataLoader.prefetch", "dataLoader.persistentWorkers"]
+    assert first.settable == loading, "not known yet"
     assert (last.steps, last.samples) == (5, SAMPLES)
     assert last.knobs == {
         "dataLoader.workers": 0,
         "dataLoader.prefetch": 2,
+        "dataLoader.pinMemory": "off",
+        "dataLoader.persistentWorkers": "off",
         "batch.micro": 2,
         "batch.accumulation": 6,
         "optimizer.learningRatePercent": 100,
         "precision.autocast": "off",
     }
-    assert last.settable == [*list(last.knobs)]
+    assert last.settable == [*loading, *list(last.knobs)[4:]], "no device to pin memory for"
     assert last.acknowledgement == Acknowledgement(1, "Applied", 2, "")
     assert last.loss is not None
     for phase in ("data", "forward", "backward", "optimizer"):

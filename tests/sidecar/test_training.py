@@ -73,7 +73,12 @@ def test_steps_samples_and_seconds_add_up(inbox: Inbox) -> None:
     for phase in ("data", "transfer", "forward", "backward", "optimizer", "other"):
         assert report.seconds[phase] > 0, f"{phase} was measured"
     assert report.seconds["collective"] == 0
-    assert report.knobs == {"dataLoader.workers": 0.0, "dataLoader.prefetch": 2.0}
+    assert report.knobs == {
+        "dataLoader.workers": 0.0,
+        "dataLoader.prefetch": 2.0,
+        "dataLoader.pinMemory": "off",
+        "dataLoader.persistentWorkers": "off",
+    }
     trainer.monitor.close()
 
 
@@ -449,8 +454,17 @@ def test_knobs_are_applied_between_steps_and_answered(inbox: Inbox, tmp_path: Pa
         (5, "Applied", 6),
     ]
     assert seen == [float(number) for number in range(40)]
-    assert report.knobs == {"dataLoader.workers": 0.0, "dataLoader.prefetch": 3.0}
-    assert report.settable == ["dataLoader.workers", "dataLoader.prefetch"]
+    assert report.knobs == {
+        "dataLoader.workers": 0.0,
+        "dataLoader.prefetch": 3.0,
+        "dataLoader.pinMemory": "off",
+        "dataLoader.persistentWorkers": "off",
+    }
+    assert report.settable == [
+        "dataLoader.workers",
+        "dataLoader.prefetch",
+        "dataLoader.persistentWorkers",
+    ]
     trainer.monitor.close()
 
 

@@ -105,6 +105,23 @@ def batch(micro: int) -> dict[str, Any]:
     return {"batch": {"micro": micro, "accumulation": 4 // micro}}
 
 
+@pytest.mark.parametrize(("on_gpu", "result"), [(True, "Applied"), (False, "Refused")])
+def test_memory_is_pinned_only_where_there_is_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool, result: str
+) -> None:
+    monitor = StepMonitor(knobs=str(tmp_path / "knobs"))
+    loader = monitor.loader(DataLoader(DATA, 2))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_gpu)
+    (tmp_path / "knobs").write_text('{"generation": 1, "dataLoader": {"pinMemory": "on"}}')
+    monitor.step()
+    answer = monitor._knobs.acknowledgement
+    monitor.close()
+    assert answer is not None
+    assert answer.result == result
+    assert loader.knobs()["dataLoader.pinMemory"] == ("on" if on_gpu else "off")
+    assert on_gpu or "leave dataLoader.pinMemory out" in answer.message
+
+
 def test_a_newer_wish_waits_for_what_all_have_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
