@@ -475,7 +475,12 @@ def test_defaults_are_filled_in(create: Create) -> None:
         "objectives": {"latency": {"percentile": 95, "target": "250ms"}},
         "actions": {
             "replicas": {"min": 1, "max": 8, "idle": "5m", "group": "", "hpa": "Respect"},
-            "dataLoader": {"maxWorkers": 8, "maxPrefetch": 4},
+            "dataLoader": {
+                "maxWorkers": 8,
+                "maxPrefetch": 4,
+                "persistentWorkers": False,
+                "pinMemory": False,
+            },
         },
         "limits": {"cooldown": "60s", "actionsPerHour": 10, "disruption": "InPlace"},
         "paused": False,

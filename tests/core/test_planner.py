@@ -112,6 +112,29 @@ def test_a_prefetch_that_somebody_raised_is_not_lowered() -> None:
     assert done.desired["dataLoader.prefetch"] == 8
 
 
+@pytest.mark.parametrize(
+    ("settable", "allowed", "found"),
+    [
+        ({"dataLoader.persistentWorkers", "dataLoader.pinMemory"}, True, {"on"}),
+        ({"dataLoader.persistentWorkers"}, True, {"on", None}),
+        ({"dataLoader.persistentWorkers", "dataLoader.pinMemory"}, False, {None}),
+        (set(), True, {None}),
+    ],
+    ids=["both", "no GPU to pin for", "the policy does not say so", "the process cannot"],
+)
+def test_what_goes_with_more_workers(
+    settable: set[str], allowed: bool, found: set[str | None]
+) -> None:
+    knobs = {"dataLoader.persistentWorkers": "off", "dataLoader.pinMemory": "off"}
+    seen = observation(signals=starved(), ranks=[talking(knobs=knobs)])
+    bounds = {"maxWorkers": 8, "persistentWorkers": allowed, "pinMemory": allowed}
+    facts = replace(FACTS, settable=SETTABLE | settable)
+    change = action(plan(seen, spec(actions={"dataLoader": bounds}), facts)).knobs
+    assert change is not None
+    assert {change.desired.get(name) for name in knobs} == found
+    assert all(change.replaces[name] == "off" for name in knobs if name in change.desired)
+
+
 def test_knobs_in_force_are_carried_on_and_come_back_when_undone() -> None:
     facts = replace(FACTS, generation=6, knobs={"other.knob": 7, "dataLoader.workers": 0})
     done = action(plan(trainer(), spec(), facts)).knobs

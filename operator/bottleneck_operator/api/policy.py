@@ -211,6 +211,15 @@ class DataLoaderAction(Model):
     max_prefetch: int = Field(
         4, ge=1, le=64, description="Most batches that one worker prepares ahead."
     )
+    persistent_workers: bool = Field(
+        False,
+        description="Whether workers that are added may live on from epoch to epoch.",
+    )
+    pin_memory: bool = Field(
+        False,
+        description="Whether batches may be copied to page-locked memory, from which a GPU takes"
+        " them sooner. Without a GPU nothing comes of it.",
+    )
 
 
 class GlobalBatch(StrEnum):

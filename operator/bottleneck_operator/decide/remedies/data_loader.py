@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...api.conditions import Reason
+from ...api.meta import Setting
 from ...api.policy import DataLoaderAction, PolicySpec
 from ...api.report import Action, Cause, Prediction
 from ...observe.observation import Observation
 from ..decision import Facts, Refusal
-from .common import WORTH, knobs_change, listed, not_allowed, not_settable
+from .common import WORTH, knobs_change, listed, not_allowed, not_settable, word
 
 WORKERS = "dataLoader.workers"
 PREFETCH = "dataLoader.prefetch"
+PERSISTENT = "dataLoader.persistentWorkers"
+PIN = "dataLoader.pinMemory"
 
 
 def data_loader(
@@ -58,8 +63,16 @@ def data_loader(
             best, best_step = count, predicted(count)
     if best == now:
         return _loader_exhausted(now, bounds, cpus, ranks)
-    current = {WORKERS: now, PREFETCH: _knob(observation, PREFETCH, 2)}
-    desired = {WORKERS: best, PREFETCH: min(bounds.max_prefetch, max(4, current[PREFETCH]))}
+    prefetch = _knob(observation, PREFETCH, 2)
+    current: dict[str, Setting] = {WORKERS: now, PREFETCH: prefetch}
+    desired: dict[str, Setting] = {
+        WORKERS: best,
+        PREFETCH: min(bounds.max_prefetch, max(4, prefetch)),
+    }
+    for name in _with_workers(bounds):
+        # More workers start anew with every epoch, and more batches wait to be copied.
+        if name in facts.settable and word(observation, name) == "off":
+            current[name], desired[name] = "off", "on"
     return Action(
         type="DataLoader",
         summary=listed(current, desired),
@@ -71,6 +84,13 @@ def data_loader(
             basis="step = max(compute, loading / workers, all work / CPUs)",
         ),
     )
+
+
+def _with_workers(bounds: DataLoaderAction) -> Iterator[str]:
+    if bounds.persistent_workers:
+        yield PERSISTENT
+    if bounds.pin_memory:
+        yield PIN
 
 
 def _loader_exhausted(
