@@ -474,7 +474,14 @@ def test_defaults_are_filled_in(create: Create) -> None:
         "mode": "Recommend",
         "objectives": {"latency": {"percentile": 95, "target": "250ms"}},
         "actions": {
-            "replicas": {"min": 1, "max": 8, "idle": "5m", "group": "", "hpa": "Respect"},
+            "replicas": {
+                "min": 1,
+                "max": 8,
+                "idle": "5m",
+                "group": "",
+                "hpa": "Respect",
+                "stabilization": "10m",
+            },
             "dataLoader": {
                 "maxWorkers": 8,
                 "maxPrefetch": 4,
