@@ -13,6 +13,8 @@ from ..api.policy import Device, PolicySpec
 from ..diagnose.objectives import figure
 from ..observe.observation import Observation, WorkloadType
 from .decision import Facts
+from .scaling.load import load_of
+from .scaling.queueing import latency
 
 BUSY = 0.9
 """Share of time that a server without a latency objective may be busy: an M/M/1 queue is ten
@@ -39,7 +41,7 @@ def forecast(
         return None
     found = []
     if observation.type is WorkloadType.INFERENCE:
-        found.append(_serving(observation, spec, facts.ready, replicas))
+        found.append(_serving(observation, spec, facts, replicas))
     elif spec.objectives.goodput is not None:
         found.append(_training(observation, spec, facts.ready / replicas))
     else:
@@ -51,43 +53,29 @@ def forecast(
 
 
 def _serving(
-    observation: Observation, spec: PolicySpec, ready: int, replicas: int
+    observation: Observation, spec: PolicySpec, facts: Facts, replicas: int
 ) -> Forecast | None:
-    """Latency as it was measured, stretched as the wait of an M/M/1 queue for each replica is."""
-    rate = observation.value("inference.arrivalRate")
-    service = observation.value("inference.serviceSeconds")
-    latency = observation.value("inference.latency")
-    if rate is None or service is None or latency is None:
+    """Latency as it was measured, changed as the queueing model says (``scaling/queueing.py``)."""
+    load = load_of(observation, spec.objectives, facts.trail)
+    measured = observation.value("inference.latency")
+    if load is None or measured is None or not facts.ready:
         return None
-    processes = max(1.0, len(observation.ranks) / max(1, observation.streaming))
-    at_once = max(
-        observation.value("inference.concurrency") or 1.0,
-        observation.value("inference.batchSize") or 1.0,
-    )
-    offered = rate * service / (at_once * processes)
-    busy, now = offered / replicas, offered / ready
-    if spec.objectives.latency is None:
+    if load.goal.seconds is None:
+        busy = load.rate / load.service.capacity / replicas
         return Forecast(busy / BUSY, busy, f"servers {busy:.0%} busy of {BUSY:.0%}")
-    target = units.seconds(spec.objectives.latency.target)
-    if replicas == ready:
-        expected = latency
-    elif busy >= 1:
-        expected = math.inf
-    elif now >= 1:
-        expected = min(latency, service * _stretch(busy))
+    now, then = (latency(load.rate, load.service, load.goal, n) for n in (facts.ready, replicas))
+    if replicas == facts.ready:
+        expected = measured
+    elif math.isinf(now):
+        expected = min(measured, then) if replicas > facts.ready else then
     else:
-        expected = latency * _stretch(busy) / _stretch(now)
-    name = f"p{spec.objectives.latency.percentile}"
+        expected = measured * then / now
+    target, name = load.goal.seconds, f"p{load.goal.percentile:.0f}"
     if math.isinf(expected):
         return Forecast(math.inf, math.inf, f"{name} beyond all bounds of {figure(target, 's')}")
     return Forecast(
         expected / target, expected, f"{name} {figure(expected, 's')} of {figure(target, 's')}"
     )
-
-
-def _stretch(busy: float) -> float:
-    """A p95 in service times: about three mean waits of an M/M/1 queue, and the service."""
-    return 1 + 3 * busy / (1 - busy)
 
 
 def _training(observation: Observation, spec: PolicySpec, share: float) -> Forecast | None:

@@ -1,5 +1,6 @@
 """More replicas for servers that cannot keep up or soon could not, fewer where those are enough.
-How many that are is said in ``decide/scaling``; here it becomes an action within the bounds."""
+How many that are is said in ``decide/scaling``; here it becomes an action within the bounds. Whose
+the replicas are was dealt with before (``owners.py``)."""
 
 from __future__ import annotations
 
@@ -26,9 +27,9 @@ def replicas(
 ) -> Action | Refusal:
     """As many replicas as the load and its backlog need, at least one more: where the model finds
     that there are enough, what is measured says that there are not."""
-    bounds = _bounds(spec, facts)
-    if isinstance(bounds, Refusal):
-        return bounds
+    bounds = spec.actions.replicas
+    if bounds is None:
+        return not_allowed("replicas", "actions: {replicas: {min: 1, max: 4}}")
     count, load = facts.replicas, load_of(observation, spec.objectives, facts.trail)
     measured = observation.value("inference.latency")
     if load is None or measured is None or count is None:
@@ -86,11 +87,11 @@ def demanded(action: Action, observation: Observation, spec: PolicySpec, facts: 
 
 def surplus(observation: Observation, spec: PolicySpec, facts: Facts, now: float) -> Plan | None:
     """What can be given back while the survivors carry the highest load of the last minutes."""
-    bounds = _bounds(spec, facts)
+    bounds = spec.actions.replicas
     load = load_of(observation, spec.objectives, facts.trail)
     count, measured = facts.replicas, observation.value("inference.latency")
     reading = observation.signal(RATE)
-    if isinstance(bounds, Refusal) or load is None or count is None or measured is None:
+    if bounds is None or load is None or count is None or measured is None:
         return None
     # During a rollout there are more pods than are wanted, and not all of them are ready.
     settled = facts.ready == count == observation.expected
@@ -118,10 +119,10 @@ def surplus(observation: Observation, spec: PolicySpec, facts: Facts, now: float
 def _demanded(
     observation: Observation, spec: PolicySpec, facts: Facts, breached: bool
 ) -> tuple[ReplicasAction, Load, There, Growth] | None:
-    bounds = _bounds(spec, facts)
+    bounds = spec.actions.replicas
     load = load_of(observation, spec.objectives, facts.trail)
     count = facts.replicas
-    if isinstance(bounds, Refusal) or load is None or not count or facts.ready is None:
+    if bounds is None or load is None or not count or facts.ready is None:
         return None
     there = there_of(count, facts.ready, facts.reports, observation.time)
     window = units.seconds(bounds.stabilization)
@@ -129,28 +130,6 @@ def _demanded(
         return None
     grown = growth(load, facts.trail, there, window, observation.time, breached)
     return (bounds, load, there, grown) if grown.replicas > count else None
-
-
-def _bounds(spec: PolicySpec, facts: Facts) -> ReplicasAction | Refusal:
-    """The policy's bounds, where the replicas are the operator's to set."""
-    bounds = spec.actions.replicas
-    if bounds is None:
-        return not_allowed("replicas", "actions: {replicas: {min: 1, max: 4}}")
-    if facts.replicas is None:
-        return Refusal(Reason.TARGET_NOT_SUPPORTED, "the target has no scale subresource")
-    if facts.hpa is not None:
-        return Refusal(
-            Reason.REPLICAS_OWNED_BY_HPA,
-            f"HorizontalPodAutoscaler {facts.hpa} owns the replicas; delete it, or leave "
-            "actions.replicas out of the policy",
-        )
-    if facts.gitops:
-        return Refusal(
-            Reason.REPLICAS_OWNED_BY_GITOPS,
-            f"{facts.gitops} sets the replicas to what its repository says; leave spec.replicas out"
-            " of the manifest there, or actions.replicas out of the policy",
-        )
-    return bounds
 
 
 def _no_room(facts: Facts) -> Refusal | None:
