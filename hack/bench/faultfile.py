@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from pydantic import (
     BaseModel,
     BeforeValidator,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from bottleneck_operator.diagnose.document import diagnosis_document
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.recording import replay

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 import yaml
-from bottleneck_operator.api.policy import BottleneckPolicy, PolicyStatus
+from bottleneck_operator.api.policy import BottleneckPolicy
+from bottleneck_operator.api.policy_status import PolicyStatus
 from bottleneck_operator.api.report import BottleneckReport, ReportStatus
 from bottleneck_operator.api.signals import SIGNALS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from bottleneck_operator.diagnose.diagnosis import Diagnosis
 from bottleneck_operator.diagnose.engine import diagnose
 from bottleneck_operator.observe.observation import (

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 import pytest
-from bottleneck_operator.api.policy import BaselineStatus
+from bottleneck_operator.api.policy_status import BaselineStatus
 from bottleneck_operator.observe.baseline import (
     COMPARED,
     MAX_ENTRIES,

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from bottleneck_operator.api.allowed import LearningRateRule
 from bottleneck_operator.api.conditions import Reason
-from bottleneck_operator.api.policy import LearningRateRule
 from bottleneck_operator.api.report import Action, KnobsChange, Phase
 from bottleneck_operator.decide.decision import Facts, Refusal
 from bottleneck_operator.decide.remedies import REMEDIES

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bottleneck_operator.api.policy import Latency, Objectives
+from bottleneck_operator.api.objectives import Latency, Objectives
 from bottleneck_operator.decide.remedies import REMEDIES
 from bottleneck_operator.diagnose.catalogue import (
     CATALOGUE,

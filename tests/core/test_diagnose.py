@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from bottleneck_operator.diagnose import shares
 from bottleneck_operator.diagnose.catalogue import CATALOGUE, CauseEntry, Predicate, Why
 from bottleneck_operator.diagnose.diagnosis import Diagnosis

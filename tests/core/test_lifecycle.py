@@ -17,13 +17,10 @@ from bottleneck_operator.api.report import (
     Verdict,
     VerdictResult,
 )
-from bottleneck_operator.decide.effect import (
-    KNOBS_DEADLINE,
-    REPLICAS_DEADLINE,
-    RESIZE_DEADLINE,
-    Progress,
-    acknowledged,
-)
+from bottleneck_operator.decide.effects.knobs import KNOBS_DEADLINE, acknowledged
+from bottleneck_operator.decide.effects.replicas import REPLICAS_DEADLINE
+from bottleneck_operator.decide.effects.resources import RESIZE_DEADLINE
+from bottleneck_operator.decide.effects.standing import Progress
 from bottleneck_operator.decide.lifecycle import (
     DesiredKnobs,
     Next,

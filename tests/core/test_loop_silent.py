@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from bottleneck_operator.api.conditions import Condition, Reason
-from bottleneck_operator.api.policy import ConditionStatus
+from bottleneck_operator.api.policy_status import ConditionStatus
 from bottleneck_operator.controller.onset import Onset
 from bottleneck_operator.kube import KubeError
 from bottleneck_operator.observe.inquiry import Inquiry

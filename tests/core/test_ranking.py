@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from bottleneck_operator.diagnose.catalogue import (
     CATALOGUE,
     CATEGORIES,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from bottleneck_operator.api.policy import Objectives
+from bottleneck_operator.api.objectives import Objectives
 from bottleneck_operator.api.report import Phase
 from bottleneck_operator.decide.scaling.forecast import LEAST_TESTS, forecast, steps_of
 from bottleneck_operator.decide.scaling.growth import (

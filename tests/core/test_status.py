@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bottleneck_operator.api.conditions import Condition, Reason
-from bottleneck_operator.api.policy import BaselineStatus, ConditionStatus, PolicyStatus
+from bottleneck_operator.api.policy_status import BaselineStatus, ConditionStatus, PolicyStatus
 from bottleneck_operator.api.report import Phase, Verdict, VerdictResult
 from bottleneck_operator.decide.decision import Plan, Refusal
 from bottleneck_operator.diagnose.diagnosis import Diagnosis

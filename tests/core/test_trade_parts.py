@@ -19,7 +19,7 @@ from bottleneck_operator.api.report import (
     Verdict,
 )
 from bottleneck_operator.decide.decision import Facts, Gift, Plan
-from bottleneck_operator.decide.effect import Progress
+from bottleneck_operator.decide.effects.standing import Progress
 from bottleneck_operator.decide.lifecycle import Step, next_step
 from bottleneck_operator.decide.marginal import forecast
 from bottleneck_operator.decide.pool import Past

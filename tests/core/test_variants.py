@@ -20,7 +20,8 @@ from bottleneck_operator.api.report import (
 )
 from bottleneck_operator.decide.accuracy import losses
 from bottleneck_operator.decide.decision import Facts, Plan, Refusal
-from bottleneck_operator.decide.effect import CANARY_DEADLINE, STUCK_DEADLINE, Progress
+from bottleneck_operator.decide.effects.images import CANARY_DEADLINE, STUCK_DEADLINE
+from bottleneck_operator.decide.effects.standing import Progress
 from bottleneck_operator.decide.lifecycle import Next, Step, next_step
 from bottleneck_operator.decide.planner import decide
 from bottleneck_operator.decide.remedies import REMEDIES

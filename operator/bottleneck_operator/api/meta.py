@@ -129,3 +129,19 @@ class ContainerResources(Model):
     cpu_limit: str | None = None
     memory_request: str | None = None
     memory_limit: str | None = None
+
+
+class ObjectMeta(Model):
+    """The part of an object's metadata that the operator reads."""
+
+    model_config = Model.model_config | {"extra": "ignore"}
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None

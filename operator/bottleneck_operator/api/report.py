@@ -11,8 +11,8 @@ from enum import StrEnum
 from pydantic import Field
 
 from .meta import ContainerResources as ContainerResources
-from .meta import Model, Rule, Setting, TargetRef, Time
-from .policy import Disruption, ObjectMeta
+from .meta import Model, ObjectMeta, Rule, Setting, TargetRef, Time
+from .policy import Disruption
 
 
 class Phase(StrEnum):

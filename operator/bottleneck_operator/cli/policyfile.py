@@ -12,18 +12,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..api import policy as api
-from ..api import units
+from ..api import scalars, units
 from ..api.meta import Rule
-from ..api.policy import BottleneckPolicy, Objectives, PolicySpec
+from ..api.objectives import Latency, Objectives
+from ..api.policy import BottleneckPolicy, PolicySpec
 from .output import RefusedError
 
 _MESSAGES: dict[str, str] = {
     pattern: rule.message
     for pattern, kind in (
-        (units.DURATION_PATTERN, api.Duration),
-        (units.PERCENT_PATTERN, api.Percent),
-        (units.NUMBER_PATTERN, api.Number),
+        (units.DURATION_PATTERN, scalars.Duration),
+        (units.PERCENT_PATTERN, scalars.Percent),
+        (units.NUMBER_PATTERN, scalars.Number),
     )
     for rule in get_args(kind)
     if isinstance(rule, Rule)
@@ -100,7 +100,7 @@ def _rules(spec: PolicySpec) -> Iterator[str]:
     if not wanted.model_fields_set or wanted == Objectives():
         yield f"{where}: {Objectives.rules[0].message}"
     if wanted.latency and units.seconds(wanted.latency.target) <= 0:
-        yield f"{where}.latency.target: {api.Latency.rules[0].message}"
+        yield f"{where}.latency.target: {Latency.rules[0].message}"
     if wanted.error_rate and units.fraction(wanted.error_rate.max) > 1:
         yield f"{where}.errorRate.max: {_MESSAGES[units.PERCENT_PATTERN]}"
     if wanted.data_wait and units.fraction(wanted.data_wait.max) > 1:

@@ -18,7 +18,7 @@ from ..act.replicas import SupersededError, set_replicas
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
 from ..api.report import Aim, BottleneckReport, Phase, Stage, Verdict
-from ..decide.effect import Progress
+from ..decide.effects.standing import Progress
 from ..decide.idle import sleeping
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
 from ..decide.trading import OtherSide, other_side

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from ..act import knobs as act_knobs
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
-from ..api.policy import BaselineStatus, BottleneckPolicy, Mode, PolicyStatus
+from ..api.policy import BottleneckPolicy, Mode
+from ..api.policy_status import BaselineStatus, PolicyStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Plan, Refusal

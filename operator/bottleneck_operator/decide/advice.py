@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..api.policy import Recommendation
+from ..api.policy_status import Recommendation
 from ..api.report import Cause
 from ..diagnose.catalogue import CATALOGUE
 from ..diagnose.diagnosis import Diagnosis

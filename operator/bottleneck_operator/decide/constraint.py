@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..api.policy import Goodput, Latency, Objectives
+from ..api.objectives import Goodput, Latency, Objectives
 from ..api.report import Cause
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.engine import diagnose

@@ -37,7 +37,8 @@ from ..api.report import (
 )
 from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
-from .effect import Effect, Progress, Standing, effect_of
+from .effects import effect_of
+from .effects.standing import Effect, Progress, Standing
 from .trading import ruling, unsettled
 
 SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 
 from ..api import units
-from ..api.policy import Device, PolicySpec
+from ..api.objectives import Device
+from ..api.policy import PolicySpec
 from ..diagnose.objectives import figure
 from ..observe.observation import Observation, WorkloadType
 from .decision import Facts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..api.policy import Objectives
+from ..api.objectives import Objectives
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.engine import diagnose
 from ..diagnose.objectives import all_met, evaluate

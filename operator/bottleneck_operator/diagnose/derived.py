@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from ..api import units
-from ..api.policy import Objectives
+from ..api.objectives import Objectives
 from ..observe.observation import Observation, Reading, Signal, WorkloadType
 from .predicates import Signals, value
 

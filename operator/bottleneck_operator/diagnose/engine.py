@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..api.policy import Objectives
+from ..api.objectives import Objectives
 from ..api.report import Evidence, HypothesisState, RuledOut, Symptom
 from ..observe.observation import Observation, Reading, Signal, WorkloadType
 from .catalogue import CATALOGUE, CauseEntry

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..api import units
-from ..api.policy import Device, Objectives
+from ..api.objectives import Device, Objectives
 from ..api.report import Evidence, Symptom
 from ..observe.observation import NoData, Observation, Reading, Signal, WorkloadType
 from .diagnosis import ObjectiveState

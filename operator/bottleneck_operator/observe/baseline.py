@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ..api.policy import BaselineStatus
+from ..api.policy_status import BaselineStatus
 from .observation import NoData, Observation, Reading, Signal
 from .pod_window import MIN_SPAN_SECONDS, WINDOW_SECONDS
 

@@ -14,7 +14,7 @@ from typing import Any
 from bottleneck_sidecar.wire import MAX_BYTES, Sample, WireError, decode_sample, encode
 from pydantic import ValidationError
 
-from ..api.policy import BaselineStatus
+from ..api.policy_status import BaselineStatus
 
 FORMAT_VERSION = 1
 """Version of the format; a reader refuses another one."""

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from ..api.conditions import GROUP, POLICY_LABEL, REPORTS, VERSION
-from ..api.policy import BottleneckPolicy, ObjectMeta
+from ..api.meta import ObjectMeta
+from ..api.policy import BottleneckPolicy
 from ..api.report import (
     BottleneckReport,
     Phase,

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 from ..api.conditions import Condition, Reason
-from ..api.policy import (
+from ..api.policy import BottleneckPolicy
+from ..api.policy_status import (
     BaselineStatus,
-    BottleneckPolicy,
     BottleneckStatus,
     ConditionStatus,
     KnobsStatus,
@@ -22,7 +22,7 @@ from ..api.policy import (
 from ..api.report import BottleneckReport, Phase
 from ..decide.advice import recommendations
 from ..decide.decision import Plan, Refusal
-from ..decide.effect import acknowledged
+from ..decide.effects.knobs import acknowledged
 from ..decide.lifecycle import desired_knobs, desired_sizes
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...api.allowed import BatchSizeAction, GlobalBatch, LearningRateRule
 from ...api.conditions import Reason
 from ...api.meta import Setting
-from ...api.policy import BatchSizeAction, GlobalBatch, LearningRateRule
 from ...api.report import Action, Cause, Prediction
 from ...observe.observation import Observation
 from ...verify.efficiency import efficiency

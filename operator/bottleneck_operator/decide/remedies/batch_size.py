@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 
+from ...api.allowed import BatchSizeAction, GlobalBatch
 from ...api.conditions import Reason
 from ...api.meta import Setting
-from ...api.policy import BatchSizeAction, GlobalBatch, PolicySpec
+from ...api.policy import PolicySpec
 from ...api.report import Action, BottleneckReport, Cause, Prediction
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal

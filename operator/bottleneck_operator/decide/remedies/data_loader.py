@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...api.allowed import DataLoaderAction
 from ...api.conditions import Reason
 from ...api.meta import Setting
-from ...api.policy import DataLoaderAction, PolicySpec
+from ...api.policy import PolicySpec
 from ...api.report import Action, Cause, Prediction
 from ...observe.observation import Observation
 from ..decision import Facts, Refusal

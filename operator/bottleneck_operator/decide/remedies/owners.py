@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...api.allowed import HpaMode, ReplicasAction
 from ...api.conditions import Reason
-from ...api.policy import HpaMode, PolicySpec, ReplicasAction
+from ...api.policy import PolicySpec
 from ...api.report import Action, Cause, HpaBounds, HpaChange
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Plan, Refusal

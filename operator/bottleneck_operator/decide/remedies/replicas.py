@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 
 from ...api import units
+from ...api.allowed import ReplicasAction
 from ...api.conditions import Reason
-from ...api.policy import PolicySpec, ReplicasAction
+from ...api.policy import PolicySpec
 from ...api.report import Action, Aim, Cause, Evidence, Prediction, ReplicasChange, Symptom
 from ...observe.observation import Observation, Reading
 from ..decision import Facts, Plan, Refusal

@@ -4,8 +4,9 @@ not used for an hour."""
 from __future__ import annotations
 
 from ...api import units
+from ...api.allowed import ResourceBound, ResourcesAction
 from ...api.conditions import Reason
-from ...api.policy import PolicySpec, ResourceBound, ResourcesAction
+from ...api.policy import PolicySpec
 from ...api.report import (
     Action,
     Aim,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...api import units
+from ...api.allowed import VariantAction
 from ...api.conditions import Reason
-from ...api.policy import PolicySpec, VariantAction
+from ...api.policy import PolicySpec
 from ...api.report import (
     Action,
     Aim,

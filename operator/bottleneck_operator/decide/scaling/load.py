@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from ...api import units
-from ...api.policy import Objectives
+from ...api.objectives import Objectives
 from ...observe.observation import Observation, WorkloadType
 from ...observe.trail import Slot, Trail
 from .queueing import Goal, Service, erlang_c
