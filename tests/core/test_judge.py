@@ -256,3 +256,12 @@ def test_added_replicas_are_judged_by_the_objective_and_at_like_load(
     assert (found.result if found else None) == expected
     if found is not None and met and not guardrail and expected is V.NO_EFFECT:
         assert found.reason.startswith("every objective is met")
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(2.0, V.NO_EFFECT), (1.25, V.INCONCLUSIVE)])
+def test_load_that_grew_by_less_than_half_of_the_capacity_is_alike(
+    capacity: float, expected: V
+) -> None:
+    found = judge_growth(SLOW, AS_SLOW, True, False, 1.3, capacity=capacity)
+    assert found is not None
+    assert found.result is expected

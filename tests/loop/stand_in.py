@@ -7,7 +7,7 @@ image, which has the SDK and nothing else:
     python stand_in.py trainer starved|harmful
     python stand_in.py busy|tiny
     python stand_in.py server queueing|quick|slow|model
-    python stand_in.py replica crowded|roomy|brittle
+    python stand_in.py replica crowded|roomy|brittle|helpless
     python stand_in.py hog
 """
 
@@ -120,7 +120,12 @@ def server(behaviour: str) -> None:
             )
 
 
-REPLICAS = {"crowded": (0.4, 0.005), "roomy": (0.005, 0.005), "brittle": (0.4, 0.005)}
+REPLICAS = {
+    "crowded": (0.4, 0.005),
+    "roomy": (0.005, 0.005),
+    "brittle": (0.4, 0.005),
+    "helpless": (0.4, 0.4),
+}
 """Seconds that a request waits: at a replica that is alone, and at one of several."""
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -88,8 +89,11 @@ def test_tiny_batches_are_put_together_at_the_same_global_batch(
     }
 
 
-def test_more_replicas_that_do_not_help_are_taken_back(world: World, operator: Operator) -> None:
-    world.deployment("server")
+def test_more_replicas_that_do_not_help_are_taken_back(
+    world: World, operator: Operator, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)  # the pods are another user
+    world.deployment("server", "replica", "helpless", shared=tmp_path)
     world.policy("server", "Deployment")
     until("it is scaled", lambda: world.get("deploy", "server")["spec"]["replicas"] > 1)
     report = until("a report is reverted", lambda: world.reports("Reverted"), 180)[0]

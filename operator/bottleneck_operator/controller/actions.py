@@ -236,7 +236,9 @@ class Actions:
         if action is not None and action.grows:
             met = all_met(policy.spec.objectives, observation)
             load = load_change(self.gatherer.trail, report, now)
-            return judge_growth(old, new, lower, met, load, broken)
+            change = action.replicas
+            grown = change.desired / max(1, change.replaces) if change is not None else 1.0
+            return judge_growth(old, new, lower, met, load, broken, grown)
         return judge(old, new, lower, broken)
 
     def _judge_image(

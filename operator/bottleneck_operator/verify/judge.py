@@ -104,11 +104,12 @@ def judge_growth(
     met: bool,
     load: float | None = None,
     guardrail: str = "",
+    capacity: float = 1.0,
 ) -> Verdict | None:
     """The verdict on added replicas. They have done what they are for where every objective is
     ``met`` with them, better than before or not; and where ``load`` grew meanwhile (after, as a
-    multiple of before; None where it is not known), that it is no better does not speak against
-    them."""
+    multiple of before; None where it is not known) by more than half of what ``capacity`` grew,
+    that it is no better does not speak against them."""
     verdict = judge(before, after, lower_is_better, guardrail)
     if guardrail or (verdict is not None and verdict.result is VerdictResult.NO_DATA):
         return verdict
@@ -116,7 +117,7 @@ def judge_growth(
         return verdict
     if met and len(after) >= LOOKS[0]:
         return _settled(verdict, before, after, VerdictResult.NO_EFFECT, "every objective is met")
-    if load is None or load <= ALIKE:
+    if load is None or load <= max(ALIKE, (1 + capacity) / 2):
         return verdict
     if len(after) < LOOKS[-1]:
         return None
