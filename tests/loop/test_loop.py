@@ -96,12 +96,13 @@ def test_more_replicas_that_do_not_help_are_taken_back(
     world.deployment("server", "replica", "helpless", shared=tmp_path)
     world.policy("server", "Deployment")
     until("it is scaled", lambda: world.get("deploy", "server")["spec"]["replicas"] > 1)
-    report = until("a report is reverted", lambda: world.reports("Reverted"), 180)[0]
+    # Growth that follows the load may have taken more than one step by then.
+    report = until("a report is reverted", lambda: world.reports("Reverted"), 300)[0]
 
-    assert report["spec"]["causes"][0]["id"] == "queueing"
+    change = report["spec"]["action"]["replicas"]
+    assert change["desired"] > change["replaces"]
     assert report["status"]["verdict"]["result"] == "NoEffect"
-    assert world.get("deploy", "server")["spec"]["replicas"] == 1
-    assert len(world.reports()) == 1
+    assert world.get("deploy", "server")["spec"]["replicas"] == change["replaces"]
 
 
 def test_a_recommendation_waits_for_its_approval(world: World, operator: Operator) -> None:
