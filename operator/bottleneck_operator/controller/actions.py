@@ -166,7 +166,7 @@ class Actions:
             verdict=verdict,
             trade=self._other_side(policy, report),
             stage=report.status.stage,
-            rollout=self.gatherer.target.workload.rollout if self.gatherer.target else None,
+            rollout=target.workload.rollout if target else None,
             images=self._images(policy, report),
             met=all_met(policy.spec.objectives, observation),
             superseded_by=superseded_by(report, known),

@@ -73,7 +73,7 @@ def decide(
         if not entry.remedies:
             refused.append((cause.id, "", _for_people(entry, cause)))
     if not plans:
-        if (ahead := _ahead(observation, spec, facts, now)) is not None and not diagnosis.causes:
+        if not diagnosis.causes and (ahead := _ahead(observation, spec, facts, now)) is not None:
             return ahead
         trial = explore(diagnosis, observation, spec, facts)
         if trial is not None:

@@ -16,18 +16,8 @@ from ..api.report import Action, BottleneckReport, KnobsChange, Phase, Predictio
 from ..observe.observation import Observation, WorkloadType
 from ..verify.judge import MATTERS
 from .decision import Facts
-from .remedies.batch_size import (
-    ACCUMULATION,
-    DELAY,
-    MAX_SIZE,
-    MICRO,
-    at_most,
-    divisors,
-    further,
-    may_fill,
-    shorter,
-)
-from .remedies.common import WORTH, knob, knobs_change, listed
+from .remedies.batch_size import DELAY, MAX_SIZE, at_most, divisors, further, may_fill, shorter
+from .remedies.common import ACCUMULATION, MICRO, WORTH, knob, knobs_change, listed
 from .remedies.data_loader import PREFETCH, WORKERS
 
 SHORT_STEP = 0.020

@@ -19,10 +19,18 @@ from ...api.report import Action, Cause, Prediction
 from ...observe.observation import Observation
 from ...verify.efficiency import efficiency
 from ..decision import Facts, Refusal
-from .common import WORTH, knob, knobs_change, listed, not_settable
+from .common import (
+    ACCUMULATION,
+    MAX_ACCUMULATION,
+    MEMORY_SHARE,
+    MICRO,
+    WORTH,
+    knob,
+    knobs_change,
+    listed,
+    not_settable,
+)
 
-MICRO = "batch.micro"
-ACCUMULATION = "batch.accumulation"
 LEARNING_RATE = "optimizer.learningRatePercent"
 
 PER_STEP = frozenset({"communication-bound"})
@@ -31,10 +39,7 @@ PER_STEP = frozenset({"communication-bound"})
 FACTORS = (2, 4)
 """By how much the global batch may grow at once: what comes of it is measured before it goes on."""
 
-MAX_ACCUMULATION = 4096
 MAX_PERCENT = 10000
-MEMORY_SHARE = 0.90
-"""Share of a GPU's memory that a larger micro-batch may be predicted to take."""
 
 EXAMPLE = "actions: {batchSize: {max: 64, globalBatch: Grow, maxGlobal: 4096, learningRate: %s}}"
 

@@ -13,16 +13,22 @@ from ...api.report import Action, BottleneckReport, Cause, Prediction
 from ...observe.observation import Observation, WorkloadType
 from ..decision import Facts, Refusal
 from .batch_growth import PER_STEP, grow
-from .common import WORTH, knob, knobs_change, listed, not_allowed, not_settable
+from .common import (
+    ACCUMULATION,
+    MAX_ACCUMULATION,
+    MEMORY_SHARE,
+    MICRO,
+    WORTH,
+    knob,
+    knobs_change,
+    listed,
+    not_allowed,
+    not_settable,
+)
 
-MICRO = "batch.micro"
-ACCUMULATION = "batch.accumulation"
 MAX_SIZE = "batch.maxSize"
 DELAY = "batch.delayMilliseconds"
 
-MAX_ACCUMULATION = 4096
-MEMORY_SHARE = 0.90
-"""Share of a GPU's memory that a larger micro-batch may be predicted to take."""
 
 OVERHEAD_LEFT = 0.05
 """Fixed cost that a larger micro-batch may leave, as a share of the present step: a still larger

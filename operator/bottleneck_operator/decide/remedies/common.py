@@ -19,6 +19,13 @@ aim Save, the cause ``SURPLUS``, and its symptom says what is too much."""
 
 SURPLUS = "surplus"
 
+MICRO = "batch.micro"
+ACCUMULATION = "batch.accumulation"
+
+MAX_ACCUMULATION = 4096
+MEMORY_SHARE = 0.90
+"""Share of a GPU's memory that a larger micro-batch may be predicted to take."""
+
 WORTH = 1.05
 """A change must be predicted to return at least 5% to be made."""
 
