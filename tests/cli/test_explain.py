@@ -138,6 +138,19 @@ def test_a_report_is_shown_as_it_was_without_listening(world: StandIn, run: Run)
     assert not [path for path in world.asked if "proxy" in path]
 
 
+@pytest.mark.parametrize(("aim", "said"), [("Save", "less should do"), ("Wake", "somebody waited")])
+def test_an_action_that_no_cause_asked_for_says_what_it_was_for(
+    world: StandIn, run: Run, aim: str, said: str
+) -> None:
+    rest = report("trainer-2")
+    rest["spec"]["action"]["aim"] = aim
+    rest["spec"] = {key: value for key, value in rest["spec"].items() if key != "causes"}
+    world.reports(rest)
+    shown = " ".join(run("explain", "--report", "trainer-2", "-n", "ml").out.split())
+    assert said in shown
+    assert "No known cause" not in shown
+
+
 @pytest.mark.parametrize("picture", ["all", "fishbone", "fault-tree", "whys"])
 def test_a_report_is_drawn(world: StandIn, run: Run, picture: str) -> None:
     said = run("explain", "--report", "trainer-2", "-n", "ml", "-o", "svg", "--picture", picture)

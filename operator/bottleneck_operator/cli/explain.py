@@ -30,6 +30,12 @@ Examples:
   kubectl bottleneck explain ranker -n ml --seconds 60 -o html > ranker.html
   kubectl bottleneck explain --report ranker-3 -n ml"""
 
+PURPOSES = {
+    "Save": "No cause was sought: every objective was met, and less should do.",
+    "Wake": "No cause was sought: somebody waited, and nothing ran.",
+}
+"""What actions are for that no cause asks for, by their ``aim``."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds the subcommand to ``argparse``'s subparsers."""
@@ -74,6 +80,7 @@ async def _report(arguments: argparse.Namespace) -> None:
         title=f"Report {report.metadata.name} of {spec.target} in namespace"
         f" {report.metadata.namespace}",
         basis=f"as it was at {spec.decided_at:%Y-%m-%d %H:%M:%S} UTC",
+        purpose=PURPOSES.get(spec.action.aim, "") if spec.action else "",
         sections=report_sections(report),
     )
     kept = ("symptom", "causes", "ruledOut", "whys", "runnerUp", "fishbone", "faultTree")

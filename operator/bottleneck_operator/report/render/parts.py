@@ -107,14 +107,16 @@ class Context:
     """What surrounds a diagnosis: about what it is, what it rests on, and what was done.
 
     ``unknown`` tells why nothing can be said; it is empty where something can. ``healthy`` is what
-    is said where nothing is wrong and no hypothesis had to be tried. ``sections`` come
-    after the advice, ``notes`` are short remarks on the data, such as a cut-off last line.
+    is said where nothing is wrong and no hypothesis had to be tried. ``purpose`` is what an action
+    was for that no cause asked for. ``sections`` come after the advice, ``notes`` are short remarks
+    on the data, such as a cut-off last line.
     """
 
     title: str = ""
     basis: str = ""
     unknown: str = ""
     healthy: str = ""
+    purpose: str = ""
     sections: Sequence[Section] = ()
     notes: Sequence[str] = ()
 

@@ -106,6 +106,8 @@ def _headline(
     looked = f"{ruled_out} hypotheses are ruled out, {no_data} could not be tried for lack of data."
     if causes:
         return _sentence(causes[0].title), returned(causes[0], signal)
+    if context.purpose:
+        return clean(context.purpose), ""
     if wrong:
         return "No known cause is confirmed.", looked
     if wrong is None:
