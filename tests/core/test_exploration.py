@@ -239,6 +239,23 @@ def test_nothing_is_tried_where_the_cause_is_known_and_out_of_reach(
 
 
 @pytest.mark.parametrize(
+    ("full", "expected"),
+    [
+        ({"inference_queueShare": 0.95, "inference_occupancy": 0.95}, True),
+        ({"inference_queueShare": 0.95, "inference_occupancy": 0.50}, False),
+        ({"inference_queueShare": 0.10, "inference_occupancy": 0.95}, False),
+        ({}, False),
+    ],
+    ids=["full", "not busy", "no queue", "not known"],
+)
+def test_failures_are_in_reach_of_settings_where_a_full_server_turns_requests_away(
+    full: dict[str, float], expected: bool
+) -> None:
+    seen = server(AT_ONCE, inference_batchSize=8, **full)
+    assert (tried(seen, "error-burst", **ALL) is not None) is expected
+
+
+@pytest.mark.parametrize(
     ("seen", "actions"),
     [
         (trainer(), {}),

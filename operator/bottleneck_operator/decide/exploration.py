@@ -32,6 +32,10 @@ SUSPECTED = 0.20
 """Most that removing a cause is taken to return, as a share, which is not confirmed: a smaller step
 than for one that is."""
 
+FULL = {"inference.queueShare": 0.80, "inference.occupancy": 0.90}
+"""A server that is this full may fail requests only since it turns them away: the bounds
+of the cause ``queueing`` (M/M/1)."""
+
 _ENTRIES = {entry.id: entry for entry in CATALOGUE}
 
 
@@ -42,7 +46,8 @@ def explore(
     people have a recommendation to answer."""
     if any(report.status.phase is Phase.RECOMMENDED for report in facts.reports):
         return None
-    if not all(_in_reach(_ENTRIES[cause.id]) for cause in diagnosis.causes if _root(cause)):
+    roots = [cause for cause in diagnosis.causes if _root(cause)]
+    if not all(_in_reach(_ENTRIES[it.id]) or _turned_away(it, observation) for it in roots):
         return None
     suspected = _suspected(observation, spec, facts)
     harmful = {
@@ -101,6 +106,15 @@ def _in_reach(entry: CauseEntry) -> bool:
     if entry.class_ == "memory":
         return False
     return entry.needs_breach or entry.class_ == "data-loading" or any(_hot(entry))
+
+
+def _turned_away(cause: Cause, observation: Observation) -> bool:
+    """Whether requests fail where most of the time is spent in a full queue: settings that serve
+    more at once may then help against the failures, too."""
+    if cause.id != "error-burst":
+        return False
+    seen = {name: observation.value(name) for name in FULL}
+    return all(value is not None and value >= FULL[name] for name, value in seen.items())
 
 
 def _hot(entry: CauseEntry) -> Iterator[str]:
