@@ -284,10 +284,9 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    kind: Any = type(value)
     return {
-        name: _plain(item)
-        for name in _names(type(value))
-        if (item := getattr(value, name)) is not None
+        name: _plain(item) for name in _names(kind) if (item := getattr(value, name)) is not None
     }
 
 
