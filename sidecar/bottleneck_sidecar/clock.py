@@ -16,7 +16,8 @@ import time
 from bottleneck_sidecar.wire import PHASES
 
 INDEX = {name: index for index, name in enumerate(PHASES)}
-DATA, BACKWARD, OPTIMIZER = INDEX["data"], INDEX["backward"], INDEX["optimizer"]
+DATA, FORWARD = INDEX["data"], INDEX["forward"]
+BACKWARD, OPTIMIZER = INDEX["backward"], INDEX["optimizer"]
 COLLECTIVE, OTHER = INDEX["collective"], INDEX["other"]
 
 CHECKPOINT = len(PHASES)
@@ -25,7 +26,7 @@ LONG = {CHECKPOINT: "checkpoint", EVALUATION: "evaluation"}
 """Slots from ``CHECKPOINT`` on belong to no step. Nothing within them counts as part of one: a
 batch that an evaluation waits for is no delay of training."""
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.1
 """A block of steps whose CPU time is taken from one of them is about so long."""
 
 MAX_BLOCK = 10
@@ -63,6 +64,7 @@ class Clock:
         self._lots = random.Random()  # noqa: S311 - the script's own random numbers stay as they are
         self._block, self._position, self._drawn = 1, 0, 0
         self._sampled = True
+        """Whether the CPU time of this step is asked; so it is before the first mark."""
         self._begun = -1.0
 
     def switch(self, slot: int) -> float:
@@ -89,7 +91,7 @@ class Clock:
             self._stack.append(present)
         if slot == present or slot < CHECKPOINT <= present:
             return
-        if self._sampled or self.mark < 0:
+        if self._sampled:
             self.switch(slot)
             return
         # What switch() does, without calling it: these lines run several times in every step.
@@ -106,7 +108,7 @@ class Clock:
             before = ~before
         if before == self.slot:
             return
-        if self._sampled or self.mark < 0:
+        if self._sampled:
             self.switch(before)
             return
         now = time.perf_counter()
@@ -118,8 +120,14 @@ class Clock:
         """Leaves everything that is open. Returns now."""
         self._stack.clear()
         self.held = 0
-        now = self.switch(OTHER)
         before = self._sampled
+        if before:
+            now = self.switch(OTHER)
+        else:
+            now = time.perf_counter()
+            self.seconds[self.slot] += now - self.mark
+            self.mark = now
+            self.slot = OTHER
         self._position += 1
         if self._position >= self._block:
             self._next_block(now)
@@ -134,6 +142,20 @@ class Clock:
         self._block = min(MAX_BLOCK, max(1, round(SAMPLE_SECONDS / max(step, 1e-6))))
         self._position = 0
         self._drawn = self._lots.randrange(self._block)
+
+    def other(self) -> tuple[float, float]:
+        """Seconds and CPU seconds that belonged to no phase up to now."""
+        self.switch(self.slot)
+        return self.seconds[OTHER], self.cpu_seconds[OTHER]
+
+    def name_other(self, before: tuple[float, float], slot: int) -> tuple[float, float]:
+        """Gives to ``slot`` what belonged to no phase since ``other`` said ``before``. Returns what
+        it says now."""
+        self.switch(self.slot)
+        for figures, told in zip((self.seconds, self.cpu_seconds), before, strict=True):
+            figures[slot] += figures[OTHER] - told
+            figures[OTHER] = told
+        return before
 
     def since(self, at: float, cpu: float | None, slot: int) -> None:
         """Gives what has passed since ``at`` (a reading of ``perf_counter``, ``cpu`` one of

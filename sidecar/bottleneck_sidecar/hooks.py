@@ -13,9 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.utils.data import dataloader
 
 from bottleneck_sidecar import workers
@@ -58,7 +60,7 @@ def begin(monitor: StepMonitor) -> None:
     with _lock:
         if not _watching:
             _install()
-        _watching[threading.get_ident()] = monitor
+        _watching[get_ident()] = monitor
 
 
 def end(monitor: StepMonitor) -> None:
@@ -73,8 +75,7 @@ def end(monitor: StepMonitor) -> None:
 
 def watched() -> StepMonitor | None:
     """The monitor of the present thread."""
-    monitor = _watching.get(threading.get_ident())
-    return monitor if monitor is not None and monitor.enabled else None
+    return _watching.get(get_ident())
 
 
 def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
@@ -123,7 +124,7 @@ def _once(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _backward(original: Any) -> Any:
     @functools.wraps(original)
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        monitor = None if torch.compiler.is_dynamo_compiling() else watched()
+        monitor = None if is_dynamo_compiling() else _watching.get(get_ident())
         if monitor is None:
             return original(tensors, *args, **kwargs)
         clock = monitor.clock
@@ -133,7 +134,7 @@ def _backward(original: Any) -> Any:
         named = clock.held > 0
         if not named:
             clock.enter(BACKWARD)
-        gradients = _LastGradient(tensors) if _several_ranks() else None
+        gradients = _LastGradient(tensors) if monitor._several_ranks else None
         try:
             return original(tensors, *args, **kwargs)
         finally:
@@ -158,7 +159,7 @@ class _LastGradient:
     def __init__(self, roots: Any) -> None:
         self.at: float | None = None
         self.cpu: float | None = None
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._hooks: list[Any] = []
         compiled = sys.modules.get("torch._dynamo.compiled_autograd")
         if getattr(compiled, "compiled_autograd_enabled", False):
@@ -176,7 +177,7 @@ class _LastGradient:
 
     def _ended(self) -> None:
         if self.at is None:
-            if threading.get_ident() == self._thread:
+            if get_ident() == self._thread:
                 self.cpu = time.thread_time()
             self.at = time.perf_counter()
 
@@ -188,7 +189,8 @@ class _LastGradient:
             clock.since(self.at, self.cpu, COLLECTIVE)
 
 
-def _several_ranks() -> bool:
+def several_ranks() -> bool:
+    """Whether there is a process group of more than one."""
     distributed = torch.distributed
     return bool(
         distributed.is_available()
@@ -212,7 +214,7 @@ def _save(original: Any) -> Any:
 def _collective(original: Any) -> Any:
     @functools.wraps(original)
     def collective(*args: Any, **kwargs: Any) -> Any:
-        monitor = None if torch.compiler.is_dynamo_compiling() else watched()
+        monitor = None if is_dynamo_compiling() else watched()
         if monitor is not None and monitor._tryout.running:
             raise NotAloneError
         if monitor is None or kwargs.get("async_op"):  # of which the waiting counts
@@ -224,7 +226,7 @@ def _collective(original: Any) -> Any:
 
 def _wait(original: Any) -> Any:
     def wait(work: Any, *args: Any, **kwargs: Any) -> Any:
-        monitor = None if torch.compiler.is_dynamo_compiling() else watched()
+        monitor = None if is_dynamo_compiling() else watched()
         if monitor is None:
             return original(work, *args, **kwargs)
         return _counted(monitor.clock, original, (work, *args), kwargs)
@@ -243,7 +245,7 @@ def _counted(clock: Clock, function: Any, args: Any, kwargs: Any) -> Any:
 def _autocast(original: Any) -> Any:
     @functools.wraps(original)
     def enter(context: Any) -> Any:
-        monitor = None if torch.compiler.is_dynamo_compiling() else watched()
+        monitor = None if is_dynamo_compiling() else watched()
         if monitor is not None and _low_precision(context):
             monitor._low_precision_used()
         return original(context)

@@ -10,7 +10,7 @@ from typing import Any
 
 VARIABLE = "BOTTLENECK_KNOBS"
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 """Least time between two looks at the file."""
 
 MAX_BYTES = 64 * 1024

@@ -49,6 +49,8 @@ class Learning:
         self.noise = NoiseScale()
         self.looking = False
         """Whether the gradients of the present step are looked at."""
+        self.due = float("-inf")
+        """Until then ``begin`` has nothing to do."""
         self._looked_at = float("-inf")
         self._cost = 0.0
         """Seconds that the last look took the training thread."""
@@ -57,29 +59,35 @@ class Learning:
         self._first: tuple[torch.Tensor, float, int] | None = None
 
     def begin(self, now: float) -> None:
-        """A step begins at ``now`` (``perf_counter``)."""
+        """A step begins at ``now`` (``perf_counter``). May be left out before ``due``."""
         self._arriving.settle()
         self._first = None
-        self.looking = now - self._looked_at >= max(LOOK_SECONDS, self._cost / LOOK_SHARE)
+        self.due = self._looked_at + max(LOOK_SECONDS, self._cost / LOOK_SHARE)
+        self.looking = now >= self.due
         if self.looking:
             self._looked_at = now
             self._cost = 0.0
+        if self.looking or self._arriving.pending:
+            self.due = float("-inf")  # the next step is another one
 
     def take_loss(self, loss: Any) -> None:
         """The loss of the present step, a number or a tensor of one."""
-        if not isinstance(loss, torch.Tensor):
-            try:
-                self._count_loss(float(loss))
-            except (TypeError, ValueError, OverflowError):
+        if isinstance(loss, torch.Tensor):
+            if loss.numel() != 1:
                 return
-        elif loss.numel() == 1:
-            loss = loss.detach()
-            if loss.device.type == "cpu":
-                self._count_loss(float(loss))
-            elif self.looking:
-                self._arriving.read(
-                    loss.reshape(1), lambda found: self._count_loss(found[0]), self._read_anywhere
-                )
+            if not loss.is_cpu:
+                if self.looking:
+                    self._arriving.read(
+                        loss.detach().reshape(1),
+                        lambda found: self._count_loss(found[0]),
+                        self._read_anywhere,
+                    )
+                return
+            loss = loss.item()
+        try:
+            self._count_loss(float(loss))
+        except (TypeError, ValueError, OverflowError):
+            return
 
     def norm_of(self, optimizers: Sequence[Any]) -> torch.Tensor | None:
         """``norm_of``, in the present look."""
@@ -120,6 +128,10 @@ class Learning:
 
     def _count_loss(self, value: float) -> None:
         self.losses += 1
+        if -LARGEST_LOSS <= value <= LARGEST_LOSS:
+            self.loss = value
+            self.loss_sum += value
+            return
         if not math.isfinite(value):
             self.nonfinite_losses += 1
             return
@@ -179,7 +191,7 @@ class Arriving:
     """Figures on their way from a device to whoever wants to know them."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[Any, torch.Tensor, Callable[[list[float]], None]]] = deque()
+        self.pending: deque[tuple[Any, torch.Tensor, Callable[[list[float]], None]]] = deque()
 
     def read(
         self, values: torch.Tensor, then: Callable[[list[float]], None], wait: bool = False
@@ -188,18 +200,18 @@ class Arriving:
         later ``settle``, and for other devices only with ``wait``."""
         if values.device.type == "cpu" or (wait and values.device.type != "cuda"):
             then(values.tolist())
-        elif values.device.type == "cuda" and len(self._pending) < PENDING:
+        elif values.device.type == "cuda" and len(self.pending) < PENDING:
             with torch.cuda.device(values.device):
                 host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
                 host.copy_(values, non_blocking=True)
                 event = torch.cuda.Event()
                 event.record()
-            self._pending.append((event, host, then))
+            self.pending.append((event, host, then))
 
     def settle(self) -> None:
         """Reads what has arrived."""
-        while self._pending and self._pending[0][0].query():
-            _, host, then = self._pending.popleft()
+        while self.pending and self.pending[0][0].query():
+            _, host, then = self.pending.popleft()
             then(host.tolist())
 
 

@@ -249,13 +249,8 @@ class _Epoch(Iterator[Any]):
 
     def __next__(self) -> Any:
         accumulation = self._adjustable.accumulation
-        if accumulation is None:
-            return self._fetch()
-        if self._left <= 0:
+        if accumulation is not None and self._left <= 0:
             self._total = self._left = self._to_come(self._adjustable.micro * accumulation)
-        return self._fetch()
-
-    def _fetch(self) -> Any:
         while True:
             iterator, feed = self._queue[0]
             try:

@@ -18,6 +18,7 @@ import atexit
 import os
 import threading
 import time
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from torch.optim.optimizer import (
 from bottleneck_sidecar import capabilities, hooks, proc
 from bottleneck_sidecar import knobs as knobs_file
 from bottleneck_sidecar.client import GPU_VARIABLE, REPORT_SECONDS, Client, new_epoch
-from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, INDEX, LONG, OPTIMIZER, Clock
+from bottleneck_sidecar.clock import CHECKPOINT, EVALUATION, FORWARD, INDEX, LONG, OPTIMIZER, Clock
 from bottleneck_sidecar.monitored import MonitoredLoader, moved
 from bottleneck_sidecar.phases import NOTHING, LongPhase, Nothing, Phase
 from bottleneck_sidecar.stepping import Stepping
@@ -73,7 +74,7 @@ class StepMonitor(Stepping):
         self._epoch = new_epoch()
         self._started_at = proc.started_at()
         self._process = os.getpid()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._schedstat = f"/proc/self/task/{threading.get_native_id()}"
         self.clock = Clock()
         self._steps = 0
@@ -82,9 +83,14 @@ class StepMonitor(Stepping):
         self._low_steps = 0
         self._low_optimizers: dict[int, bool] = {}
         """By id; emptied with each report, so that a number is not another one's for long."""
-        self._last_step_at: float | None = None
+        self._stepped_at: float | None = None
+        """When the last step ended (``perf_counter``)."""
         self._workers = LoaderWorkers()
         self._reported_at = self._knobs_at = float("-inf")
+        self._due = float("-inf")
+        """Until then a step has nothing to do but to be counted."""
+        self._several_ranks = False
+        """As it was at the last report."""
         self._phases = {name: Phase(self.clock, index) for name, index in INDEX.items()}
         self._long = {slot: LongPhase(self, slot) for slot in LONG}
         self._capabilities: list[str] | None = None
@@ -120,14 +126,16 @@ class StepMonitor(Stepping):
         if self.enabled:
             with self._phases["data"]:  # starting workers is a cost of loading data
                 self._knobs.add(monitored, self._steps)
+            self._due = float("-inf")
         return monitored
 
     def phase(self, name: str) -> Phase | Nothing:
         """A context whose time counts as that phase (one of ``wire.PHASES``). Contexts can be
         nested: the inner one's time is its own. Raises ValueError for another name."""
-        if name not in self._phases:
+        phase = self._phases.get(name)
+        if phase is None:
             raise ValueError(f"there is no phase {name!r}; the phases are {', '.join(PHASES)}")
-        return self._phases[name] if self.enabled else NOTHING
+        return phase if self.enabled else NOTHING
 
     def checkpoint(self) -> LongPhase | Nothing:
         """A context for what saves the training state. ``torch.save`` counts by itself."""
@@ -162,22 +170,34 @@ class StepMonitor(Stepping):
         now = self.clock.end_step()
         self._steps += 1
         self._samples += samples
-        self._last_step_at = time.time()
+        self._stepped_at = now
         # An autocast around the whole loop was entered long ago.
         if self._low or torch._C._is_any_autocast_enabled():
             self._low_steps += 1
             self._low = False
         if loss is not None:
             self._learning.take_loss(loss)
-        self._learning.begin(now)
-        pending = self._knobs.pending is not None
-        if pending or (now >= self._knobs_at and self._knobs.path is not None):
+        if now >= self._due:
+            self._attend(now)
+
+    def _attend(self, now: float) -> None:
+        """What is not due in every step."""
+        learning, knobs = self._learning, self._knobs
+        learning.begin(now)
+        pending = knobs.pending is not None
+        if pending or (now >= self._knobs_at and knobs.path is not None):
             self._knobs_at = now + knobs_file.LOOK_SECONDS
-            if self._knobs.news() or pending:
+            if knobs.news() or pending:
                 with self._phases["data"]:
-                    self._knobs.follow(self._steps)
-        if self._knobs.urgent or now - self._reported_at >= REPORT_SECONDS:
+                    knobs.follow(self._steps)
+        if knobs.urgent or now - self._reported_at >= REPORT_SECONDS:
             self._report(now)
+        if knobs.pending is not None or knobs.urgent:
+            self._due = float("-inf")
+            return
+        self._due = min(learning.due, self._reported_at + REPORT_SECONDS)
+        if knobs.path is not None:
+            self._due = min(self._due, self._knobs_at)
 
     def close(self) -> None:
         """Sends a last report and takes the hooks away; called at exit by itself."""
@@ -195,17 +215,38 @@ class StepMonitor(Stepping):
 
     # What torch tells by itself (see hooks.py)
 
-    def _optimizer_begins(self, *_: Any) -> None:
-        if self.enabled and threading.get_ident() == self._thread:
-            self.clock.enter(OPTIMIZER)
+    def _optimizer_begins(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        if get_ident() != self._thread or not self.enabled:
+            return None
+        self.clock.enter(OPTIMIZER)
+        # The first argument is the optimizer itself. What a closure does is no optimizer's work.
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], self._forward_within(args[1]), *args[2:]), kwargs
+        if kwargs and callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._forward_within(kwargs["closure"])}
+        return None
 
-    def _optimizer_ended(self, optimizer: Any, *_: Any) -> None:
-        if self.enabled and threading.get_ident() == self._thread:
+    def _forward_within(self, closure: Any) -> Any:
+        """The closure of an optimizer: a forward pass, and a backward pass that tells itself."""
+        clock = self.clock
+
+        def counted() -> Any:
+            clock.enter(FORWARD)
+            try:
+                return closure()
+            finally:
+                clock.leave()
+
+        return counted
+
+    def _optimizer_ended(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if get_ident() == self._thread and self.enabled:
             self.clock.leave()
             low = self._low_optimizers.get(id(optimizer))
             if low is None:
                 low = self._low_optimizers[id(optimizer)] = _low_precision(optimizer)
-            self._low = self._low or low
+            if low:
+                self._low = True
 
     def _backward_begins(self) -> None:
         """For those who want to know."""
@@ -228,6 +269,7 @@ class StepMonitor(Stepping):
 
     def _go_back(self, reason: str) -> None:
         self._knobs.go_back(reason, self._steps)
+        self._due = float("-inf")
 
     def _knobs_in_force(self) -> tuple[dict[str, float | str | bool], list[str]]:
         """The settings, and which of them can be changed."""
@@ -239,6 +281,7 @@ class StepMonitor(Stepping):
         self._reported_at = now
         try:
             self._find_rank()
+            self._several_ranks = hooks.several_ranks()
             self._find_device()
             sent = self._client.send(training=self._counts())
         except Exception:  # whatever it is, it is no reason to end somebody's training
@@ -248,7 +291,9 @@ class StepMonitor(Stepping):
         self._knobs.urgent = self._knobs.urgent and not sent and self._client.enabled
 
     def _counts(self) -> TrainingRank:
-        clock = self.clock
+        clock, stepped_at = self.clock, self._stepped_at
+        if stepped_at is not None:
+            stepped_at += time.time() - time.perf_counter()
         seconds = dict(zip(PHASES, clock.seconds, strict=False))
         workers, learning = self._workers.read(), self._learning
         square, variance = learning.noise.figures() or (None, None)
@@ -262,7 +307,7 @@ class StepMonitor(Stepping):
             samples=self._samples,
             step_seconds=sum(seconds.values()),
             seconds=seconds,
-            last_step_at=self._last_step_at,
+            last_step_at=stepped_at,
             loss=learning.loss,
             started_at=self._started_at,
             phase=LONG.get(clock.slot, "step"),

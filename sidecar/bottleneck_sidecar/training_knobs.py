@@ -90,7 +90,7 @@ class TrainingKnobs:
             self._apply(wish, step, promised=True)
 
     def news(self) -> bool:
-        """Whether the file asks for something new. Costs a ``stat`` every 50 ms."""
+        """Whether the file asks for something new. Costs a ``stat`` every 0.1 s."""
         self._news = self._file.poll()
         return self._news is not None
 

@@ -16,6 +16,7 @@ Absent means *not measured* and is ``None`` here; it is never read as zero.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -279,15 +280,20 @@ def decode_sample(data: bytes) -> Sample:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {
-            field.name: _plain(item)
-            for field in dataclasses.fields(value)
-            if (item := getattr(value, field.name)) is not None
-        }
+    if isinstance(value, dict | str | float | int):
+        return value
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value
+    kind: Any = type(value)
+    return {
+        name: _plain(item) for name in _names(kind) if (item := getattr(value, name)) is not None
+    }
+
+
+@functools.cache
+def _names(kind: Any) -> tuple[str, ...]:
+    """Asked once: a training step waits for each report."""
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _decode(data: bytes, kind: type) -> Any:

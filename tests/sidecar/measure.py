@@ -67,9 +67,11 @@ def _cpu_seconds(pid: int) -> float:
 
 
 STEP_SECONDS = 0.010
-BLOCK_STEPS, PAIRS = 50, 16
-"""A block is half a second of such steps: one report in it, and the container's figures in every
-other, as it would be if nobody else used the CPU meanwhile."""
+PART_STEPS, PARTS, PAIRS = 10, 5, 16
+"""A pair is half a second of such steps with the monitor and as many without it: one report in
+them, and the container's figures in every other, as it would be if nobody else used the CPU. The
+two take turns every 0.1 s, each first as often as the other, so that what changes on the machine
+meets both."""
 
 
 class Inbox:
@@ -113,11 +115,16 @@ def sdk(directory: str) -> None:
             matrix @ matrix
         worked += clock() - begun
 
-    def block(batches: Any, monitor: StepMonitor | None) -> float:
-        """CPU seconds of a step beside the work."""
+    def part(batches: Any, monitor: StepMonitor | None, container: bool | None = None) -> float:
+        """CPU seconds of a step beside the work. A report falls into it where it is said whether
+        the container's figures are in that."""
         nonlocal worked
-        worked, begun = 0.0, clock()
-        for _ in range(BLOCK_STEPS):
+        for number in range(PART_STEPS + 1):
+            if number == 1:  # the one before found the functions of torch exchanged
+                worked, begun = 0.0, clock()
+            if number == PART_STEPS // 2 and monitor is not None and container is not None:
+                monitor._due = monitor._reported_at = -1e9
+                monitor._client._container_at = -1e9 if container else 1e9
             (batch,) = next(batches)
             work()
             if monitor is not None:
@@ -131,7 +138,7 @@ def sdk(directory: str) -> None:
             optimizer.zero_grad()
             if monitor is not None:
                 monitor.step(samples=1, loss=loss)
-        return (clock() - begun - worked) / BLOCK_STEPS
+        return (clock() - begun - worked) / PART_STEPS
 
     def plain(workers: int) -> Any:
         return DataLoader(dataset, batch_size=1, num_workers=workers)
@@ -146,14 +153,17 @@ def sdk(directory: str) -> None:
         next(seen)
         monitor.close()
         for pair in range(PAIRS + 1):
-            # Opened and closed for each block, so that without it nothing of it is there.
-            costs_now = {False: block(bare, None)}
-            monitor.enabled = True
-            close = _opened(monitor)
-            monitor._reported_at = -1e9
-            monitor._client._container_at = -1e9 if pair % 2 else 1e9
-            costs_now[True] = block(seen, monitor)
-            close()
+            costs_now = {True: 0.0, False: 0.0}
+            for number in range(PARTS):
+                for watched in ((pair + number) % 2 == 0, (pair + number) % 2 == 1):
+                    if not watched:
+                        costs_now[False] += part(bare, None) / PARTS
+                        continue
+                    # Opened and closed each time, so that without it nothing of it is there.
+                    close = _opened(monitor)
+                    container = pair % 2 == 1 if number == 1 else None
+                    costs_now[True] += part(seen, monitor, container) / PARTS
+                    close()
             reports += inbox.empty()
             if pair:  # the first one warms up
                 for watched, cost in costs_now.items():
@@ -164,13 +174,19 @@ def sdk(directory: str) -> None:
             f"SDK, {workers} workers, {length * 1e3:g} ms of work: "
             f"{quarter[1] * 1e6:.0f} µs a step ({quarter[0] * 1e6:.0f} to "
             f"{quarter[2] * 1e6:.0f} in the middle half of {PAIRS} pairs), "
-            f"{quarter[1] / STEP_SECONDS:.2%} of 10 ms; {reports} reports in {PAIRS + 1} blocks; "
+            f"{quarter[1] / STEP_SECONDS:.2%} of 10 ms; {reports} reports in {PAIRS + 1} pairs; "
             f"the bare step beside its work {statistics.median(costs[False]) * 1e6:.0f} µs"
         )
 
 
 def _opened(monitor: StepMonitor) -> Callable[[], None]:
-    """Lets a closed monitor watch again, until what is returned is called."""
+    """Lets a closed monitor watch again, as if no time had passed, until what is returned is
+    called."""
+    monitor.enabled = True
+    watch = monitor.clock
+    away = time.perf_counter() - watch.mark
+    watch.mark += away
+    watch._begun += away
     hooks.begin(monitor)
     held = [
         register_optimizer_step_pre_hook(monitor._optimizer_begins),

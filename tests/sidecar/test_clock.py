@@ -46,7 +46,7 @@ def step(watch: Clock, now: Time, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "asked"), [(1.0, 3.01), (0.05, 3.01), (0.01, 0.9), (0.002, 0.45)]
+    ("seconds", "asked"), [(1.0, 3.01), (0.05, 2.01), (0.01, 0.45), (0.002, 0.45)]
 )
 def test_short_steps_are_sampled_and_long_ones_all_asked(
     now: Time, seconds: float, asked: float
@@ -65,10 +65,10 @@ def test_short_steps_are_sampled_and_long_ones_all_asked(
 
 
 def test_a_stall_in_every_fifth_step_is_not_missed(now: Time) -> None:
-    """Blocks are five steps long here: always asking the same one would see all or nothing."""
+    """Blocks are ten steps long here: always asking the same one would see all or nothing."""
     watch = Clock()
     watch.end_step()
-    for number in range(5000):
+    for number in range(20000):
         busy = 0.03 if number % 5 == 0 else 0.005
         watch.enter(DATA)
         now.work(busy, busy)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bottleneck_sidecar.wire import TrainingRank
 
 from .conftest import Inbox  # type: ignore[import-not-found]
 
@@ -62,13 +67,34 @@ def run(
     )
 
 
+@contextmanager
+def all_of(inbox: Inbox) -> Iterator[list[TrainingRank]]:
+    """What is reported meanwhile. The inbox itself holds ten reports, fewer than a slow machine
+    makes of a short training."""
+    told: list[TrainingRank] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(0.05):
+            told.extend(inbox.read())
+        told.extend(inbox.read())
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    try:
+        yield told
+    finally:
+        done.set()
+        reading.join()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_script_as_it_is(inbox: Inbox, tmp_path: Path, workers: int) -> None:
     arguments = [str(tmp_path / "train.py"), str(workers), str(tmp_path / "model.pt")]
-    done = run(tmp_path, *arguments, BOTTLENECK_SOCKET=inbox.path)
+    with all_of(inbox) as told:
+        done = run(tmp_path, *arguments, BOTTLENECK_SOCKET=inbox.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"arguments {arguments[1:]} file {arguments[0]}\n"
-    told = inbox.read()
     last = told[-1]
     assert (last.steps, last.samples) == (16, 60), "two optimizers, one step; no evaluation in it"
     assert last.evaluation_seconds is not None
@@ -98,6 +124,173 @@ def test_a_script_as_it_is(inbox: Inbox, tmp_path: Path, workers: int) -> None:
         assert last.cpu_seconds is not None
         # of short steps one in several is asked, and these are few
         assert last.cpu_seconds["data"] >= 0.4 * 60 * 0.002
+
+
+COMMON = """
+import time, warnings
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+warnings.filterwarnings("ignore")
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+class Slow(torch.autograd.Function):
+    # 4 ms forward and 8 ms backward for each batch in training
+    @staticmethod
+    def forward(context, x):
+        busy(0.004)
+        return x.clone()
+    @staticmethod
+    def backward(context, gradient):
+        busy(0.008)
+        return gradient
+
+class Data(TensorDataset):
+    # 1 ms for each sample
+    def __getitem__(self, index):
+        busy(0.001)
+        return super().__getitem__(index)
+
+class Optimizer(torch.optim.SGD):
+    def step(self, closure=None):
+        loss = super().step(closure)
+        busy(0.006)
+        return loss
+"""
+
+PLAIN = """
+model = nn.Linear(4, 1)
+optimizer = Optimizer(model.parameters(), lr=0.01)
+train, held_out = (DataLoader(Data(torch.ones(22, 4)), 4) for _ in range(2))
+for epoch in range(2):
+    model.train()
+    for index, (x,) in enumerate(train):
+        Slow.apply(model(x)).mean().backward()
+        if index % 2 == 1:
+            optimizer.step()
+            optimizer.zero_grad()
+    model.eval()
+    for (x,) in held_out:
+        with torch.no_grad():
+            Slow.apply(model(x))
+"""
+
+ACCELERATE = """
+from accelerate import Accelerator
+accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+model = nn.Linear(4, 1)
+optimizer = Optimizer(model.parameters(), lr=0.01)
+train, held_out = (DataLoader(Data(torch.ones(22, 4)), 4) for _ in range(2))
+model, optimizer, train, held_out = accelerator.prepare(model, optimizer, train, held_out)
+for epoch in range(2):
+    model.train()
+    for (x,) in train:
+        with accelerator.accumulate(model):
+            accelerator.backward(Slow.apply(model(x)).mean())
+            optimizer.step()
+            optimizer.zero_grad()
+    model.eval()
+    for (x,) in held_out:
+        with torch.no_grad():
+            Slow.apply(model(x))
+"""
+
+LIGHTNING = """
+import lightning.pytorch as pl
+
+class Model(pl.LightningModule):
+    def __init__(self, manual):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.automatic_optimization = not manual
+    def training_step(self, batch, index):
+        loss = Slow.apply(self.layer(batch[0])).mean()
+        if self.automatic_optimization:
+            return loss
+        self.manual_backward(loss)
+        if index % 2 == 1 or index == 5:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+    def validation_step(self, batch, index):
+        Slow.apply(self.layer(batch[0]))
+    def configure_optimizers(self):
+        return Optimizer(self.parameters(), lr=0.01)
+
+import sys
+manual = MANUAL
+trainer = pl.Trainer(
+    max_epochs=2, accumulate_grad_batches=1 if manual else 2, accelerator="cpu", logger=False,
+    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    num_sanity_val_steps=0,
+)
+train, held_out = (DataLoader(Data(torch.ones(22, 4)), 4) for _ in range(2))
+trainer.fit(Model(manual), train, held_out)
+"""
+
+HUGGING_FACE = """
+import transformers
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+    def forward(self, x, labels):
+        output = Slow.apply(self.layer(x))
+        return {"loss": nn.functional.mse_loss(output, labels), "logits": output}
+
+class Pairs(Data):
+    def __getitem__(self, index):
+        return {"x": super().__getitem__(index)[0], "labels": torch.ones(1)}
+
+model, data = Model(), Pairs(torch.ones(22, 4))
+trainer = transformers.Trainer(
+    model,
+    transformers.TrainingArguments(
+        output_dir="out", per_device_train_batch_size=4, per_device_eval_batch_size=4,
+        gradient_accumulation_steps=2, num_train_epochs=2, eval_strategy="epoch",
+        save_strategy="no", use_cpu=True, report_to=[], disable_tqdm=True,
+    ),
+    train_dataset=data,
+    eval_dataset=data,
+    optimizers=(Optimizer(model.parameters(), lr=0.01), None),
+)
+trainer.train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "program"),
+    [
+        ("torch", PLAIN),
+        ("accelerate", ACCELERATE),
+        ("lightning", LIGHTNING.replace("MANUAL", "False")),
+        ("lightning", LIGHTNING.replace("MANUAL", "True")),
+        ("transformers", HUGGING_FACE),
+    ],
+    ids=["plain", "accelerate", "lightning", "lightning-manual", "hugging-face"],
+)
+def test_where_the_time_goes_is_seen_in_every_loop(
+    inbox: Inbox, tmp_path: Path, library: str, program: str
+) -> None:
+    """The same training in each: 2 epochs of 22 samples in batches of 4, two to a step, and as many
+    to evaluate. Others on the machine can only lengthen what is waited for here."""
+    if library != "torch" and importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not there")
+    with all_of(inbox) as told:
+        done = run(tmp_path, program=COMMON + program, BOTTLENECK_SOCKET=inbox.path)
+    assert done.returncode == 0, done.stderr
+    last = told[-1]
+    assert (last.steps, last.samples) == (6, 44)
+    assert last.seconds["data"] >= 44 * 0.001
+    assert last.seconds["forward"] >= 12 * 0.004
+    assert last.seconds["backward"] >= 12 * 0.008
+    assert last.seconds["optimizer"] >= 6 * 0.006
+    assert last.evaluation_seconds is not None
+    assert last.evaluation_seconds >= 2 * (22 * 0.001 + 6 * 0.004)
 
 
 def test_as_a_module_and_with_a_monitor_of_its_own(inbox: Inbox, tmp_path: Path) -> None:

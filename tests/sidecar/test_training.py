@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from bottleneck_sidecar import client, clock, hooks, knobs, training, wire
+from bottleneck_sidecar import client, clock, knobs, training, wire
 from bottleneck_sidecar.training import StepMonitor
 from bottleneck_sidecar.wire import TrainingRank
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -346,7 +346,7 @@ def test_an_error_of_ours_is_not_the_trainings(
 def test_roots_of_every_kind(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several ranks backward's roots are hooked: nothing that torch takes may fail there."""
     monitor = StepMonitor(socket=inbox.path)
-    monkeypatch.setattr(hooks, "_several_ranks", lambda: True)
+    monkeypatch.setattr(monitor, "_several_ranks", True)
     weight = torch.ones(2, requires_grad=True)
     product = weight * 3
     torch.autograd.backward(weight.sum())
