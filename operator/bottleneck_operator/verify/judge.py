@@ -93,6 +93,34 @@ def judge(
     return None
 
 
+def judge_controlled(
+    treated_before: Sequence[float],
+    treated_after: Sequence[float],
+    control_before: Sequence[float],
+    control_after: Sequence[float],
+    lower_is_better: bool,
+    guardrail: str = "",
+) -> Verdict | None:
+    """The verdict on replicas that were changed beside others that were not (difference in
+    differences of the logarithms), or None while it is worth waiting for more figures.
+
+    One figure for each bin, oldest first, without warm-up. Figures at the same place of
+    ``treated_before`` and ``control_before`` (and of the two of after) are of the same bin; NaN
+    where a group has none. Of unequal lengths, the newest of before and the oldest of after count.
+    """
+    old = _ratios(treated_before, control_before, newest=True)
+    new = _ratios(treated_after, control_after, newest=False)
+    return judge(old, new, lower_is_better, guardrail, control=True)
+
+
+def _ratios(treated: Sequence[float], control: Sequence[float], newest: bool) -> list[float]:
+    size = min(len(treated), len(control))
+    if newest:
+        treated, control = treated[len(treated) - size :], control[len(control) - size :]
+    pairs = zip(treated, control, strict=False)
+    return [ours / theirs for ours, theirs in pairs if ours > 0 and 0 < theirs < np.inf]
+
+
 ALIKE = 1.10
 """Load that grew by no more than this is alike: figures of ten seconds differ by that."""
 
