@@ -2,8 +2,9 @@
 
 Exit codes: 0 done; 1 refused, not found or not usable (a message says why and what to do instead);
 2 wrong usage, and from ``diagnose-graph`` and ``verify`` a file that cannot be read; 130 ended by
-Ctrl-C before there was a result. ``explain`` and ``diagnose`` end with 0 whether something is wrong with the
-workload or not: read ``causes`` of ``-o json``. A recording ended by Ctrl-C is whole, and 0.
+Ctrl-C before there was a result. ``explain`` and ``diagnose`` end with 0 whether something is
+wrong with the workload or not: read ``causes`` of ``-o json``. A recording ended by Ctrl-C is
+whole, and 0.
 """
 
 from __future__ import annotations

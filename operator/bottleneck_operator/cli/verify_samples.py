@@ -96,8 +96,9 @@ def panel(
         bins = np.floor(since / width + 1e-3)
         bins = np.where(later, bins, np.minimum(bins, -1)) + HISTORY
         keep &= (bins >= 0) & (bins < len(sums))
-        np.add.at(sums, (bins[keep].astype(int), place), values[keep])
-        np.add.at(counts, (bins[keep].astype(int), place), 1)
+        rows = bins[keep].astype(int)
+        np.add.at(sums[:, place], rows, values[keep])
+        np.add.at(counts[:, place], rows, 1)
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     there = np.flatnonzero((counts[:, treated] > 0).any(axis=1))
     if not len(there):

@@ -27,11 +27,11 @@ of them: at most so many, as many as after the action, and a third of all before
 STEP = 4
 """Bins on each side of the action by whose medians it is seen whether it moved there and then."""
 
-PRIOR = 4.0
+PRIOR = 6.0
 """What the error that the series itself tells weighs, in untouched replicas, beside the one that
 the untouched replicas show."""
 
-LEAST_ERROR = 0.3
+LEAST_ERROR = 0.6
 """The untouched replicas can lower the variance to this share of what the series tells."""
 
 OUTLIER = 6.0
