@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo kind-demo bench-diagnosis bench-tuning test test-fast lint format generate verify cluster-up cluster-down images requirements clean
+.PHONY: help venv demo kind-demo bench-diagnosis bench-tuning bench-placebo test test-fast lint format generate verify cluster-up cluster-down images requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,6 +26,9 @@ bench-diagnosis: venv ## Run the fault suite, real processes with a fault each (
 
 bench-tuning: venv ## Compare what the operator makes of real workloads with their best configuration (ONLY=name SECONDS_EACH=4)
 	$(BIN)/python -m hack.bench.tuning $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
+
+bench-placebo: venv ## Count wrong verdicts where nothing was done, on real and made series (EPISODES=40)
+	$(BIN)/python -m hack.bench.placebo $(if $(EPISODES),--episodes $(EPISODES))
 
 test: venv verify ## Lint, verify and run every test, those on the built-in cluster included
 	$(BIN)/python -m pytest $(or $(TESTS),tests)

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 def read_topology(path: str) -> list[tuple[str, str]]:
     """Pairs of caller and callee. Raises InputError."""
     edges = []
-    for line, names in _rows(path, TOPOLOGY):
+    for line, names in read_rows(path, TOPOLOGY):
         caller, callee = (name.strip() for name in names)
         if not caller or not callee:
             raise InputError(f"{path}, line {line}: name a caller and a callee")
@@ -99,7 +99,7 @@ def read_metrics(path: str) -> dict[Key, tuple[list[float], list[float]]]:
     values are left out. Raises InputError."""
     series: dict[Key, tuple[list[float], list[float]]] = {}
     as_written: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
-    for line, (timestamp, *names, value) in _rows(path, METRICS):
+    for line, (timestamp, *names, value) in read_rows(path, METRICS):
         written = tuple(names)
         if written not in as_written:  # cleaned and checked once a series: files can be large
             component, metric, statistic = (name.strip() for name in names)
@@ -107,13 +107,13 @@ def read_metrics(path: str) -> dict[Key, tuple[list[float], list[float]]]:
                 raise InputError(f"{path}, line {line}: name a component and a metric")
             key = component, metric, statistic
             as_written[written] = series.setdefault(key, ([], []))
-        time = _number(path, line, "timestamp", timestamp)
+        time = number(path, line, "timestamp", timestamp)
         if not math.isfinite(time):
             raise InputError(
                 f"{path}, line {line}: timestamp {timestamp.strip() or '(empty)'} is no time;"
                 " write seconds, as 1694001600"
             )
-        figure = _number(path, line, "value", value)
+        figure = number(path, line, "value", value)
         if math.isfinite(figure):
             times, values = as_written[written]
             times.append(time)
@@ -130,8 +130,8 @@ def _symptom(text: str) -> tuple[str, str]:
     return component, metric
 
 
-def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The line number and the named columns of every row that is not empty."""
+def read_rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The line number and the named columns of every row that is not empty. Raises InputError."""
     try:
         # utf-8-sig: spreadsheets write a byte order mark before the first column's name.
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -161,8 +161,8 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str,
         raise InputError(f"{path} is no CSV file in UTF-8: {error}") from error
 
 
-def _number(path: str, line: int, column: str, text: str) -> float:
-    """The number, NaN for an empty field."""
+def number(path: str, line: int, column: str, text: str) -> float:
+    """The number, NaN for an empty field. Raises InputError."""
     try:
         return float(text) if text.strip() else math.nan
     except ValueError:

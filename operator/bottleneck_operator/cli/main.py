@@ -1,9 +1,10 @@
 """``kubectl bottleneck``: a kubectl plugin wherever ``kubectl-bottleneck`` is on the PATH.
 
 Exit codes: 0 done; 1 refused, not found or not usable (a message says why and what to do instead);
-2 wrong usage, and from ``diagnose-graph`` a file that cannot be read; 130 ended by Ctrl-C before
-there was a result. ``explain`` and ``diagnose`` end with 0 whether something is wrong with the
-workload or not: read ``causes`` of ``-o json``. A recording ended by Ctrl-C is whole, and 0.
+2 wrong usage, and from ``diagnose-graph`` and ``verify`` a file that cannot be read; 130 ended by
+Ctrl-C before there was a result. ``explain`` and ``diagnose`` end with 0 whether something is
+wrong with the workload or not: read ``causes`` of ``-o json``. A recording ended by Ctrl-C is
+whole, and 0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ COMMANDS = {
     "explain": "say what is wrong with a workload, and why",
     "diagnose": "say what was wrong in a recording",
     "diagnose-graph": "find the component behind a symptom in a call graph",
+    "verify": "say whether an action helped",
     "record": "write telemetry of pods to a file",
     "approve": "apply a recommended action",
     "inject": "add the telemetry sidecar to manifests",
@@ -31,6 +33,7 @@ Examples:
   kubectl bottleneck record -l app=ranker -n ml -o incident.jsonl
   kubectl bottleneck diagnose incident.jsonl
   kubectl bottleneck diagnose-graph --help
+  kubectl bottleneck verify --help
   kubectl bottleneck approve ranker-3 -n ml
   kubectl bottleneck inject -f deployment.yaml | kubectl apply -f -"""
 

@@ -2,8 +2,8 @@
 
 An action is taken because something looked bad, and much of it would look better a minute later
 anyway. So a changed mean is not enough: the change has to be larger than chance explains
-(Mann-Whitney U, two-sided) and large enough to matter. Without untouched replicas to compare with,
-the verdict says "before against after" and no more.
+(Mann-Whitney U, two-sided, and a t-test that knows that figures in a row are alike) and large
+enough to matter. Without untouched replicas (``judge_controlled``), better is "likely".
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ import numpy as np
 from scipy import stats
 
 from ..api.report import Verdict, VerdictResult
-
-MATTERS = 0.10
-"""Least relative change that counts: smaller ones are within what idle systems show by themselves
-(docs/verification.md)."""
-
-LOOKS = (8, 15, 30, 60)
-"""Numbers of bins after the action at which a verdict is sought. The last is the extension that an
-unclear case gets once."""
+from .compare import FLOOR
+from .rule import LOOKS as LOOKS
+from .rule import MATTERS as MATTERS
+from .rule import judge_controlled as judge_controlled
+from .shift import shift
 
 ALPHA = 0.05 / len(LOOKS)
 """Error rate of each look: Bonferroni over the looks, so that stopping early stays honest."""
@@ -63,7 +60,7 @@ def judge(
             result=VerdictResult.NO_DATA, bins=n, reason="the metric was zero before the action"
         )
     effect = float(np.median(new)) / base - 1
-    p_value = _p_value(old, new)
+    p_value = _p_value(old, new, base)
     low, high = _interval(old, new)
     gain = -effect if lower_is_better else effect
 
@@ -83,7 +80,7 @@ def judge(
     compared = "against untouched replicas" if control else "before against after"
     numbers = f"median {effect:+.0%} {compared}, p={p_value:.1g}"
     if p_value < ALPHA and gain >= MATTERS:
-        return verdict(VerdictResult.IMPROVED, numbers)
+        return verdict(VerdictResult.IMPROVED, numbers if control else f"likely better: {numbers}")
     if p_value < ALPHA and gain <= -MATTERS:
         return verdict(VerdictResult.WORSE, numbers)
     if look >= LOOKS[1] and low > -MATTERS and high < MATTERS:
@@ -173,10 +170,14 @@ def judge_saving(
     )
 
 
-def _p_value(old: np.ndarray, new: np.ndarray) -> float:
+def _p_value(old: np.ndarray, new: np.ndarray, base: float) -> float:
     if np.ptp(np.concatenate([old, new])) == 0:
         return 1.0
-    return float(stats.mannwhitneyu(new, old, alternative="two-sided").pvalue)
+    before, after = (np.log(np.maximum(each / base, FLOOR)) for each in (old, new))
+    return max(
+        shift(before, after).p_value(),
+        float(stats.mannwhitneyu(new, old, alternative="two-sided").pvalue),
+    )
 
 
 def _interval(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""How often the judge is wrong where nothing was done. See ``docs/verification.md``."""
