@@ -8,8 +8,9 @@
                              Abandoned           Reverting ◀── Worse, NoEffect, a guardrail
                           (nothing was done)         └──acknowledged──▶ Reverted
 
-An image goes through Applied and Verifying twice: as a canary, and after a good verdict on that
-with the stage Rolled.
+What begins on some of the replicas (an image; knobs and sizes of several servers) goes through
+Applied and Verifying twice: with the stage Canary, and after a good verdict on that with the stage
+Rolled. Which replicas it begins on is recorded while it is Planned.
 A change of replicas that a later report carries further is Kept from Applied or Verifying.
 
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
@@ -35,14 +36,28 @@ from ..api.report import (
     Verdict,
     VerdictResult,
 )
+from ..api.split import Split
 from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effects import effect_of
 from .effects.standing import Effect, Progress, Standing
 from .trading import ruling, unsettled
 
-SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)
-"""Phases in which a change of replicas may be carried further by another report."""
+ON_TRIAL = (Phase.APPLIED, Phase.VERIFYING)
+"""Phases in which an action has its effect and is not judged yet: so long a change of replicas may
+be carried further by another report."""
+
+
+CHOSEN_AT_MOST = 2
+"""How often replicas are chosen to begin on. Where those that have it go away again and again, that
+may be its doing."""
+
+GATHER_DEADLINE = 60.0
+"""Seconds in which there have to be figures of both halves. Without them it is on all at once, and
+before is compared with after."""
+
+REPLACED_DEADLINE = 300.0
+"""Seconds in which there have to be replicas again to begin on."""
 
 
 class Step(StrEnum):
@@ -66,7 +81,9 @@ class Next:
     at: datetime | None = None
     """When it came about, where that was before it could be written down."""
     stage: Stage | None = None
-    """Of an image: the stage that begins with it."""
+    """The stage that begins with it, of what begins on some replicas."""
+    split: Split | None = None
+    """The replicas that were chosen."""
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -97,7 +114,7 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
-    if progress.superseded_by and phase in SUPERSEDABLE:
+    if progress.superseded_by and phase in ON_TRIAL:
         # First of all: the number that it wants will not be there any more.
         message = f"carried further by {progress.superseded_by}"
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
@@ -105,9 +122,14 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if trade is not None and (said := ruling(report, trade, now)) is not None:
         step = Step.WAIT if said.phase is None else Step.MOVE
         return Next(step, said.phase, said.reason, said.message)
+    if (chosen := _some_first(report, progress, now)) is not None:
+        return chosen
     effect = effect_of(action, phase, progress)
     if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
         return Next(Step.WAIT)
+    if effect.standing is Standing.FOREIGN and _on_some(report) and phase in ON_TRIAL:
+        # Half of the replicas must not be left with it.
+        return _revert(Reason.ACTION_SUPERSEDED, effect.message)
     if effect.standing is Standing.FOREIGN:
         return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, effect.message)
     if effect.standing is Standing.OVERTAKEN:
@@ -119,14 +141,59 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
         return Next(Step.UNDO if phase is Phase.REVERTING else Step.APPLY)
     if phase is Phase.APPLIED:
         return _await_effect(report, action, effect, now)
-    if phase is Phase.VERIFYING and action.image is not None:
-        return _await_image(report, action, effect, progress, now)
+    if phase is Phase.VERIFYING and report.status.stage is not None:
+        return _await_stage(report, action, effect, progress, now)
     if phase is Phase.VERIFYING:
         found = _await_verdict(progress, action)
         if found.phase is Phase.KEPT and trade is not None and unsettled(report, trade, now):
             return Next(Step.WAIT)
         return found
     return _await_undone(report, action, effect, now)
+
+
+def _on_some(report: BottleneckReport) -> bool:
+    """Whether knobs or sizes are on the treated replicas alone."""
+    return report.status.split is not None and report.status.stage is Stage.CANARY
+
+
+def _some_first(report: BottleneckReport, progress: Progress, now: datetime) -> Next | None:
+    """On which replicas it begins, before it has any effect; and what follows where the treated or
+    the untouched ones are gone. None where there is nothing to say about that."""
+    phase, split, choice = report.status.phase, report.status.split, progress.choice
+    if split is None:
+        if phase is not Phase.PLANNED:
+            return None
+        if choice is not None:
+            return _begin(Phase.PLANNED, choice)
+        timeline = report.status.timeline
+        since = timeline[-1].time if timeline else report.spec.decided_at
+        waits = progress.gathering and (now - since).total_seconds() <= GATHER_DEADLINE
+        return Next(Step.WAIT) if waits else None
+    if not _on_some(report) or progress.halves is None:
+        return None
+    treated, untouched = progress.halves
+    if treated and (untouched or phase in (Phase.PLANNED, Phase.REVERTING)):
+        return None
+    if phase is Phase.REVERTING:
+        message = "the replicas that had it are gone"
+        return Next(Step.MOVE, Phase.REVERTED, Reason.ACTION_REVERTED, message)
+    if phase is Phase.PLANNED:
+        message = "the replicas that it should begin on are gone"
+        return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_ABANDONED, message)
+    if treated:
+        return _revert(Reason.ACTION_REFUSED, "no untouched replica is left to compare with")
+    begun = report.status.acknowledged_at or report.status.applied_at or report.spec.decided_at
+    if split.chosen < CHOSEN_AT_MOST and choice is not None:
+        return _begin(Phase.APPLIED, choice)
+    if split.chosen < CHOSEN_AT_MOST and (now - begun).total_seconds() <= REPLACED_DEADLINE:
+        return Next(Step.WAIT)
+    return _revert(Reason.ACTION_REFUSED, f"the replicas that had it went away: {split.names}")
+
+
+def _begin(phase: Phase, choice: Split) -> Next:
+    again = "those that had it went away; again " if choice.chosen > 1 else ""
+    message = f"{again}first on {choice.names}; the others stay as they are until it is judged"
+    return Next(Step.MOVE, phase, Reason.ACTION_PLANNED, message, stage=Stage.CANARY, split=choice)
 
 
 def _approved(report: BottleneckReport) -> bool:
@@ -175,13 +242,15 @@ def _await_verdict(progress: Progress, action: Action) -> Next:
     )
 
 
-def _await_image(
+def _await_stage(
     report: BottleneckReport, action: Action, effect: Effect, progress: Progress, now: datetime
 ) -> Next:
-    """A canary has to prove itself, since it costs accuracy: what stays unclear is undone, too."""
+    """What is on some replicas has to prove itself there: what stays unclear is undone, too. An
+    image costs accuracy, and of anything else a workload of two halves is no state to hold."""
     verdict, begun = progress.verdict, report.status.acknowledged_at
     waited = (now - begun).total_seconds() if begun is not None else 0.0
-    if effect.standing is Standing.UNDER_WAY and waited > (effect.deadline or waited):
+    left = action.image is not None and effect.standing is Standing.UNDER_WAY
+    if left and waited > (effect.deadline or waited):
         # It was ready and is no longer: out of service it gives no figures to judge it by.
         return _revert(Reason.ACTION_REFUSED, effect.message)
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
@@ -224,24 +293,36 @@ class DesiredKnobs:
 
 
 def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
-    """What follows from the reports: the newest generation that had or shall have an effect."""
+    """The knobs that every pod should carry, those that come later too: the newest generation that
+    the reports brought into force. What is on some replicas only, or follows on the rest just now,
+    is not for pods that come later until it is kept; and what was undone on some was never for
+    all."""
     newest: DesiredKnobs | None = None
     for report in reports:
-        action = report.spec.action
-        if action is None or action.knobs is None:
+        phase, stage = report.status.phase, report.status.stage
+        if stage is Stage.CANARY or phase is Phase.PLANNED:
             continue
-        phase, change = report.status.phase, action.knobs
-        if phase is Phase.PLANNED and report.spec.approval_required and not _approved(report):
+        if stage is not None and phase in ON_TRIAL:
             continue
-        if phase in (Phase.REVERTING, Phase.REVERTED):
-            found = DesiredKnobs(change.generation + 1, dict(change.replaces))
-        elif phase in (Phase.APPLIED, Phase.VERIFYING, Phase.KEPT, Phase.PLANNED):
-            found = DesiredKnobs(change.generation, dict(change.desired))
-        else:
-            continue
-        if newest is None or found.generation > newest.generation:
+        found = own_knobs(report)
+        if found is not None and (newest is None or found.generation > newest.generation):
             newest = found
     return newest
+
+
+def own_knobs(report: BottleneckReport) -> DesiredKnobs | None:
+    """The knobs that the pods that a report acts on should carry in its phase, if it has any."""
+    action, phase = report.spec.action, report.status.phase
+    if action is None or action.knobs is None:
+        return None
+    change = action.knobs
+    if phase is Phase.PLANNED and report.spec.approval_required and not _approved(report):
+        return None
+    if phase in (Phase.REVERTING, Phase.REVERTED):
+        return DesiredKnobs(change.generation + 1, dict(change.replaces))
+    if phase in (Phase.APPLIED, Phase.VERIFYING, Phase.KEPT, Phase.PLANNED):
+        return DesiredKnobs(change.generation, dict(change.desired))
+    return None
 
 
 def desired_sizes(reports: Iterable[BottleneckReport]) -> dict[str, ResourcesChange]:
