@@ -254,3 +254,11 @@ def test_without_a_control_another_load_is_not_comparable(
 
 def test_training_changes_together() -> None:
     assert not divisible(report(knobs_action()))
+
+
+def test_replicas_of_several_pods_each_change_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(monkeypatch, changed_by(0.4), 4)
+    fleet.world.api.target["spec"]["replicas"] = 2
+    found = fleet.live()
+    assert found.status.split is None
+    assert fleet.at_work[0][1] == [each.name for each in fleet.replicas]

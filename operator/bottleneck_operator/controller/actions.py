@@ -199,9 +199,11 @@ class Actions:
         that has not shown all pods yet says nothing of either."""
         target, split = self.gatherer.target, report.status.split
         wanted = None if target is None else target.replicas
-        if wanted is None or not divisible(report):
+        known_pods = len(self.gatherer.pods(policy))
+        # Where a replica is a group of pods, one of them is no replica.
+        if not wanted or known_pods >= 2 * wanted or not divisible(report):
             return {}
-        if len(self.gatherer.pods(policy)) < wanted:
+        if known_pods < wanted:
             return {"gathering": True}
         halves = None
         if split is not None:
