@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from bottleneck_operator.api.report import Action, Stage
+from bottleneck_operator.api.report import Action, Phase, Stage
+from bottleneck_operator.decide.lifecycle import DesiredKnobs, desired_knobs
 from bottleneck_operator.decide.some_first import divisible
+from bottleneck_operator.report.reports import KEEP, ReportStore, prune
 
-from .builders import SMALL, knobs_action, report, resources_action
+from .builders import SMALL, knobs_action, moment, policy, report, resources_action
 from .fleet import Fleet, Replica, batches, changed_by, noisy
 from .objects import managed
 from .test_loop_variants import told_stages
@@ -187,6 +191,26 @@ def test_a_single_replica_is_judged_before_against_after(monkeypatch: pytest.Mon
     assert found.status.split is None
     assert found.status.verdict is not None
     assert (found.status.verdict.result, found.status.verdict.control) == ("Improved", False)
+
+
+def test_knobs_of_all_outlive_any_number_of_trials_that_were_undone_on_some() -> None:
+    """A pod that comes later gets them, and the newest generation is known."""
+    store, gone = ReportStore(), []
+
+    class Door:
+        async def delete(self, path: str) -> None:
+            gone.append(path.rpartition("/")[2])
+
+    for number in range(1, KEEP + 4):
+        stage = {"stage": Stage.CANARY} if number > 1 else {}
+        phase = Phase.REVERTED if number > 1 else Phase.KEPT
+        made = report(batches(2 * number), phase, f"p-{number}", applied_at=moment(number), **stage)
+        spec = made.spec.model_copy(update={"decided_at": moment(number)})
+        store.update(made.model_copy(update={"spec": spec}).dump())
+    door: Any = Door()
+    asyncio.run(prune(door, store, policy()))
+    assert gone == ["p-2", "p-3"]
+    assert desired_knobs(store.of(policy())) == DesiredKnobs(2, {"batch.maxSize": 8})
 
 
 # -- what else happened ----------------------------------------------------------------------------

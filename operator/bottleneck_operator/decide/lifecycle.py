@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from ..api.conditions import APPROVED_ANNOTATION, Reason
 from ..api.meta import Setting
@@ -33,57 +32,20 @@ from ..api.report import (
     Phase,
     ResourcesChange,
     Stage,
-    Verdict,
     VerdictResult,
 )
-from ..api.split import Split
 from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effects import effect_of
 from .effects.standing import Effect, Progress, Standing
+from .halves import on_some, some_first
+from .step import Next as Next
+from .step import Step as Step
 from .trading import ruling, unsettled
 
 ON_TRIAL = (Phase.APPLIED, Phase.VERIFYING)
 """Phases in which an action has its effect and is not judged yet: so long a change of replicas may
 be carried further by another report."""
-
-
-CHOSEN_AT_MOST = 2
-"""How often replicas are chosen to begin on. Where those that have it go away again and again, that
-may be its doing."""
-
-GATHER_DEADLINE = 60.0
-"""Seconds in which there have to be figures of both halves. Without them it is on all at once, and
-before is compared with after."""
-
-REPLACED_DEADLINE = 300.0
-"""Seconds in which there have to be replicas again to begin on."""
-
-
-class Step(StrEnum):
-    """What to do with a report now."""
-
-    WAIT = "Wait"
-    APPLY = "Apply"
-    UNDO = "Undo"
-    MOVE = "Move"
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """The next step: an effect to bring about (APPLY, UNDO), then or instead a phase to move to."""
-
-    step: Step
-    phase: Phase | None = None
-    reason: Reason | None = None
-    message: str = ""
-    verdict: Verdict | None = None
-    at: datetime | None = None
-    """When it came about, where that was before it could be written down."""
-    stage: Stage | None = None
-    """The stage that begins with it, of what begins on some replicas."""
-    split: Split | None = None
-    """The replicas that were chosen."""
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -122,12 +84,12 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if trade is not None and (said := ruling(report, trade, now)) is not None:
         step = Step.WAIT if said.phase is None else Step.MOVE
         return Next(step, said.phase, said.reason, said.message)
-    if (chosen := _some_first(report, progress, now)) is not None:
+    if (chosen := some_first(report, progress, now)) is not None:
         return chosen
     effect = effect_of(action, phase, progress)
     if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
         return Next(Step.WAIT)
-    if effect.standing is Standing.FOREIGN and _on_some(report) and phase in ON_TRIAL:
+    if effect.standing is Standing.FOREIGN and on_some(report) and phase in ON_TRIAL:
         # Half of the replicas must not be left with it.
         return _revert(Reason.ACTION_SUPERSEDED, effect.message)
     if effect.standing is Standing.FOREIGN:
@@ -149,51 +111,6 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             return Next(Step.WAIT)
         return found
     return _await_undone(report, action, effect, now)
-
-
-def _on_some(report: BottleneckReport) -> bool:
-    """Whether knobs or sizes are on the treated replicas alone."""
-    return report.status.split is not None and report.status.stage is Stage.CANARY
-
-
-def _some_first(report: BottleneckReport, progress: Progress, now: datetime) -> Next | None:
-    """On which replicas it begins, before it has any effect; and what follows where the treated or
-    the untouched ones are gone. None where there is nothing to say about that."""
-    phase, split, choice = report.status.phase, report.status.split, progress.choice
-    if split is None:
-        if phase is not Phase.PLANNED:
-            return None
-        if choice is not None:
-            return _begin(Phase.PLANNED, choice)
-        timeline = report.status.timeline
-        since = timeline[-1].time if timeline else report.spec.decided_at
-        waits = progress.gathering and (now - since).total_seconds() <= GATHER_DEADLINE
-        return Next(Step.WAIT) if waits else None
-    if not _on_some(report) or progress.halves is None:
-        return None
-    treated, untouched = progress.halves
-    if treated and (untouched or phase in (Phase.PLANNED, Phase.REVERTING)):
-        return None
-    if phase is Phase.REVERTING:
-        message = "the replicas that had it are gone"
-        return Next(Step.MOVE, Phase.REVERTED, Reason.ACTION_REVERTED, message)
-    if phase is Phase.PLANNED:
-        message = "the replicas that it should begin on are gone"
-        return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_ABANDONED, message)
-    if treated:
-        return _revert(Reason.ACTION_REFUSED, "no untouched replica is left to compare with")
-    begun = report.status.acknowledged_at or report.status.applied_at or report.spec.decided_at
-    if split.chosen < CHOSEN_AT_MOST and choice is not None:
-        return _begin(Phase.APPLIED, choice)
-    if split.chosen < CHOSEN_AT_MOST and (now - begun).total_seconds() <= REPLACED_DEADLINE:
-        return Next(Step.WAIT)
-    return _revert(Reason.ACTION_REFUSED, f"the replicas that had it went away: {split.names}")
-
-
-def _begin(phase: Phase, choice: Split) -> Next:
-    again = "those that had it went away; again " if choice.chosen > 1 else ""
-    message = f"{again}first on {choice.names}; the others stay as they are until it is judged"
-    return Next(Step.MOVE, phase, Reason.ACTION_PLANNED, message, stage=Stage.CANARY, split=choice)
 
 
 def _approved(report: BottleneckReport) -> bool:

@@ -11,13 +11,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..api.policy import BottleneckPolicy
-from ..api.report import BottleneckReport, Stage
+from ..api.report import BottleneckReport
 from ..api.split import MOST_TREATED, Split, Treated
 from ..observe.documents import seconds_of
 from ..observe.history import History
 from ..observe.observation import Observation
 from ..observe.pods import Pod
 from ..verify.split import paired
+from .halves import on_some
 from .intent import BEFORE_BINS, BEFORE_SECONDS
 
 
@@ -72,7 +73,7 @@ def in_scope(report: BottleneckReport, pods: Sequence[Pod]) -> list[Pod]:
     """Those of some pods that the action is on now: the treated ones until it was judged on them,
     then all."""
     split = report.status.split
-    if split is None or report.status.stage is not Stage.CANARY:
+    if split is None or not on_some(report):
         return list(pods)
     uids = {pod.uid for pod in split.treated}
     return [pod for pod in pods if pod.uid in uids]
@@ -93,7 +94,7 @@ def part_of(
 ) -> Observation:
     """The observation as far as it is about the pods in ``scope``; the whole one where the action
     is on all of them."""
-    if report.status.split is None or report.status.stage is not Stage.CANARY:
+    if not on_some(report):
         return observation
     names = {pod.name for pod in scope}
     replicas = tuple(each for each in observation.replicas if each.pod in names)
