@@ -14,9 +14,11 @@ from bottleneck_operator.api.report import (
     ContainerResources,
     HpaBounds,
     Phase,
+    Stage,
     Verdict,
     VerdictResult,
 )
+from bottleneck_operator.api.split import Split, Treated
 from bottleneck_operator.decide.effects.knobs import KNOBS_DEADLINE, acknowledged
 from bottleneck_operator.decide.effects.replicas import REPLICAS_DEADLINE
 from bottleneck_operator.decide.effects.resources import RESIZE_DEADLINE
@@ -29,6 +31,7 @@ from bottleneck_operator.decide.lifecycle import (
     desired_sizes,
     issued_generation,
     next_step,
+    own_knobs,
     superseded_by,
 )
 from bottleneck_operator.observe.observation import Observation
@@ -325,6 +328,112 @@ def test_what_the_node_cannot_give_is_said_in_its_own_words() -> None:
     assert late.message.endswith("the node is full")
 
 
+# -- some of the replicas first --------------------------------------------------------------------
+
+HALF_OF_TWO = Split(treated=[Treated(name="pod-1", uid="u1")], at=moment(0))
+AGAIN = Split(treated=[Treated(name="pod-2", uid="u2")], at=moment(9), chosen=2)
+CANARY, ROLLED = Stage.CANARY, Stage.ROLLED
+HAVE = {"annotated": True, "containers": [sized(LARGE)], "halves": (1, 1)}
+THEIR_SIZE = {**HAVE, "containers": [sized(OTHER)]}
+NONE_LEFT = {**HAVE, "annotated": False, "containers": [], "halves": (0, 1)}
+
+
+def half(
+    action: Action,
+    phase: Phase,
+    split: Split | None = HALF_OF_TWO,
+    stage: Stage | None = CANARY,
+    seconds: float = 0.0,
+    **progress: Any,
+) -> Next:
+    times = {"applied_at": moment(0)} if phase is not Phase.PLANNED else {}
+    if phase is Phase.REVERTING or stage is ROLLED:
+        times["judged_at"] = moment(0)
+    at = report(action, phase, split=split, stage=stage, **times)
+    seen = progress.pop("seen", ACKED)
+    return next_step(at, Progress(observation=seen, stage=stage, **progress), moment(seconds))
+
+
+@pytest.mark.parametrize("action", [K, S], ids=["knobs", "resources"])
+@pytest.mark.parametrize(
+    ("phase", "situation", "expected"),
+    [
+        (Phase.PLANNED, HAVE, (APPLY, Phase.APPLIED, None)),
+        (Phase.APPLIED, HAVE, (MOVE, Phase.VERIFYING, None)),
+        (Phase.VERIFYING, HAVE, (WAIT, None, None)),
+        (Phase.VERIFYING, {**HAVE, "verdict": V.IMPROVED}, (MOVE, Phase.APPLIED, ROLLED)),
+        (Phase.VERIFYING, {**HAVE, "verdict": V.NO_EFFECT}, (MOVE, Phase.REVERTING, None)),
+        (Phase.VERIFYING, {**HAVE, "verdict": V.WORSE}, (MOVE, Phase.REVERTING, None)),
+        (Phase.VERIFYING, {**HAVE, "verdict": V.INCONCLUSIVE}, (MOVE, Phase.REVERTING, None)),
+        (Phase.VERIFYING, {**HAVE, "verdict": V.NO_DATA}, (WAIT, None, None)),
+        # A watch that does not show every pod yet says nothing of who is gone.
+        (Phase.VERIFYING, {**HAVE, "halves": None}, (WAIT, None, None)),
+        # No treated one is left: others are chosen once, and what is gone needs no undoing.
+        (Phase.PLANNED, NONE_LEFT, (MOVE, Phase.ABANDONED, None)),
+        (Phase.APPLIED, NONE_LEFT, (WAIT, None, None)),
+        (Phase.VERIFYING, {**NONE_LEFT, "choice": AGAIN}, (MOVE, Phase.APPLIED, CANARY)),
+        (
+            Phase.VERIFYING,
+            {**NONE_LEFT, "split": AGAIN, "choice": AGAIN},
+            (MOVE, Phase.REVERTING, None),
+        ),
+        (Phase.APPLIED, {**NONE_LEFT, "seconds": 301}, (MOVE, Phase.REVERTING, None)),
+        (Phase.REVERTING, NONE_LEFT, (MOVE, Phase.REVERTED, None)),
+        # No untouched one is.
+        (Phase.PLANNED, {**HAVE, "halves": (1, 0)}, (APPLY, Phase.APPLIED, None)),
+        (Phase.VERIFYING, {**HAVE, "halves": (1, 0)}, (MOVE, Phase.REVERTING, None)),
+    ],
+)
+def test_some_of_the_replicas_first(
+    action: Action,
+    phase: Phase,
+    situation: dict[str, Any],
+    expected: tuple[Step, Phase | None, Stage | None],
+) -> None:
+    result = situation.get("verdict")
+    given = {**situation, "verdict": verdict(result)} if result else situation
+    found = half(action, phase, **given)
+    assert (found.step, found.phase, found.stage) == expected
+    if found.step is MOVE:
+        assert found.message
+
+
+def test_which_replicas_it_begins_on_is_recorded_before_it_begins() -> None:
+    found = half(K, Phase.PLANNED, split=None, stage=None, choice=HALF_OF_TWO)
+    assert (found.step, found.phase, found.stage) == (MOVE, Phase.PLANNED, CANARY)
+    assert found.split == HALF_OF_TWO
+    status = advanced(report(K).status, found, moment(1))
+    assert (status.split, status.stage, status.applied_at) == (HALF_OF_TWO, CANARY, None)
+
+
+def test_where_there_is_no_choice_it_is_on_all_at_once() -> None:
+    assert half(K, Phase.PLANNED, split=None, stage=None).step is APPLY
+    # Not while there will be one soon: decided five seconds before, it waits a minute at most.
+    for seconds, step_ in ((54, WAIT), (56, APPLY)):
+        found = half(K, Phase.PLANNED, split=None, stage=None, gathering=True, seconds=seconds)
+        assert found.step is step_
+
+
+def test_replicas_that_are_chosen_again_have_as_long_as_the_first() -> None:
+    found = half(K, Phase.VERIFYING, **NONE_LEFT, choice=AGAIN)
+    begun = report(K, Phase.VERIFYING, split=HALF_OF_TWO, stage=CANARY, applied_at=moment(0))
+    status = advanced(begun.status, found, moment(90))
+    assert (status.split, status.applied_at) == (AGAIN, moment(90))
+
+
+def test_half_of_the_replicas_are_not_left_with_it_where_somebody_else_resizes() -> None:
+    assert half(S, Phase.VERIFYING, **THEIR_SIZE).phase is Phase.REVERTING
+    assert half(S, Phase.VERIFYING, stage=ROLLED, **THEIR_SIZE).phase is Phase.ABANDONED
+
+
+@pytest.mark.parametrize(
+    ("result", "phase"), [(V.NO_EFFECT, Phase.APPLIED), (V.WORSE, Phase.REVERTING)]
+)
+def test_a_saving_goes_on_where_nothing_got_worse(result: VerdictResult, phase: Phase) -> None:
+    saving = S.model_copy(update={"aim": Aim.SAVE})
+    assert half(saving, Phase.VERIFYING, **HAVE, verdict=verdict(result)).phase is phase
+
+
 # -- approval --------------------------------------------------------------------------------------
 
 
@@ -424,12 +533,36 @@ def test_every_rank_has_to_acknowledge(seen: Observation, done: bool) -> None:
     ],
 )
 def test_the_knobs_that_pods_should_carry(phase: Phase, wanted: DesiredKnobs | None) -> None:
-    assert desired_knobs([report(knobs_action(5), phase)]) == wanted
+    assert own_knobs(report(knobs_action(5), phase)) == wanted
+    # A pod that comes later is given nothing that has not begun yet.
+    planned = phase is Phase.PLANNED
+    assert desired_knobs([report(knobs_action(5), phase)]) == (None if planned else wanted)
 
 
 def test_a_plan_that_waits_for_approval_wants_no_knobs() -> None:
-    assert desired_knobs([report(K, Phase.PLANNED, approval=True)]) is None
-    assert desired_knobs([report(K, Phase.PLANNED, approval=True, approved=True)]) is not None
+    assert own_knobs(report(K, Phase.PLANNED, approval=True)) is None
+    assert own_knobs(report(K, Phase.PLANNED, approval=True, approved=True)) is not None
+
+
+@pytest.mark.parametrize(
+    ("stage", "phase", "generation"),
+    [
+        *((Stage.CANARY, phase, 3) for phase in Phase),
+        (Stage.ROLLED, Phase.APPLIED, 3),
+        (Stage.ROLLED, Phase.VERIFYING, 3),
+        (Stage.ROLLED, Phase.KEPT, 5),
+        (Stage.ROLLED, Phase.REVERTING, 6),
+        (Stage.ROLLED, Phase.REVERTED, 6),
+    ],
+)
+def test_what_is_on_some_replicas_is_for_no_later_pod(
+    stage: Stage, phase: Phase, generation: int
+) -> None:
+    """Nor is what follows on the rest, until it is kept."""
+    reports = [report(knobs_action(3), KEPT), report(knobs_action(5), phase, "p-2", stage=stage)]
+    found = desired_knobs(reports)
+    assert found is not None
+    assert found.generation == generation
 
 
 REPORTS = st.lists(
@@ -534,7 +667,7 @@ class World:
     phases: list[Phase] = field(default_factory=list)
 
     def apply(self) -> None:
-        wanted = desired_knobs([self.report])
+        wanted = own_knobs(self.report)
         if self.action.knobs is not None:
             assert wanted is not None, "an effect that nothing stands for"
             value = (wanted.generation, wanted.values["dataLoader.workers"])
@@ -550,7 +683,7 @@ class World:
         self.changes.append((replaces, desired))
 
     def progress(self, event: str) -> Progress:
-        own = desired_knobs([self.report])
+        own = own_knobs(self.report)
         heard = observation(ranks=[talking(self.acked or None)])
         result = {
             "improved": V.IMPROVED,
@@ -646,7 +779,7 @@ def told(story: tuple[Action, bool, list[str]]) -> World:
         if approval and "approves" not in events:
             assert found.step not in (APPLY, UNDO)
             assert world.changes == []
-            assert desired_knobs([world.report]) is None
+            assert own_knobs(world.report) is None
     return world
 
 

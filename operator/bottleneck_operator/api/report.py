@@ -13,6 +13,7 @@ from pydantic import Field
 from .meta import ContainerResources as ContainerResources
 from .meta import Model, ObjectMeta, Rule, Setting, TargetRef, Time
 from .policy import Disruption
+from .split import Split
 
 
 class Phase(StrEnum):
@@ -35,12 +36,12 @@ class Phase(StrEnum):
 
 
 class Stage(StrEnum):
-    """How far an image has been rolled out."""
+    """How far an action has come that begins on some of the replicas."""
 
     CANARY = "Canary"
-    """One pod has it, and takes traffic beside the others until it is judged against them."""
+    """Some pods have it, and take traffic beside the others until they are judged against them."""
     ROLLED = "Rolled"
-    """The canary was judged good: all pods get it."""
+    """It was judged good on those: all pods get it."""
 
 
 class VerdictResult(StrEnum):
@@ -370,6 +371,9 @@ class ReportSpec(Model):
     before: list[float] = Field(
         default_factory=list, description="The metric before the action, one figure per bin."
     )
+    load: float | None = Field(
+        None, ge=0, description="Requests that came in a second meanwhile; absent where none do."
+    )
     bin_seconds: float = Field(1.0, gt=0, description="Width of a bin, in seconds.")
     action: Action | None = Field(None, description="Absent when only people can act.")
     alternatives: list[Alternative] = Field(
@@ -401,6 +405,11 @@ class Verdict(Model):
         default_factory=list, description="Number of figures before and after the action."
     )
     control: bool = Field(False, description="Whether untouched replicas were compared with.")
+    confounders: list[str] = Field(
+        default_factory=list,
+        max_length=16,
+        description="What else happened while it was measured, and may be behind the effect.",
+    )
     reason: str = ""
 
 
@@ -416,7 +425,12 @@ class ReportStatus(Model):
     """How far the action has got."""
 
     phase: Phase = Phase.PLANNED
-    stage: Stage | None = Field(None, description="Of an image only: how far it is rolled out.")
+    stage: Stage | None = Field(
+        None, description="Of an action that begins on some replicas: whether the rest has it."
+    )
+    split: Split | None = Field(
+        None, description="The replicas that it begins on; absent for an image, which shows itself."
+    )
     applied_at: Time | None = None
     acknowledged_at: Time | None = None
     judged_at: Time | None = None

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..act import hpa as act_hpa
@@ -17,26 +17,33 @@ from ..act import resources as act_resources
 from ..act.replicas import SupersededError, set_replicas
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
-from ..api.report import Aim, BottleneckReport, Phase, Stage, Verdict
+from ..api.report import BottleneckReport, Phase
 from ..decide.effects.standing import Progress
 from ..decide.idle import sleeping
-from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
+from ..decide.lifecycle import (
+    Next,
+    Step,
+    desired_knobs,
+    desired_sizes,
+    last_change,
+    next_step,
+    own_knobs,
+    superseded_by,
+)
+from ..decide.some_first import choose, divisible, in_scope, part_of, untouched
 from ..decide.trading import OtherSide, other_side
-from ..diagnose.objectives import all_met, unmet
+from ..diagnose.objectives import all_met
 from ..kube import KubeError
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
 from ..observe.history import History
 from ..observe.observation import Observation
 from ..observe.pods import Pod
-from ..observe.rollout import PodImage, words_about
 from ..observe.series import in_force_at
 from ..report import metrics, reports
 from ..report.reports import now_utc
-from ..verify.canary import beside, judge_canary, judge_rolled, of_replica
-from ..verify.judge import judge, judge_growth, judge_saving
-from ..verify.measure import after, before, guardrail, load_change
 from .gather import Gatherer
+from .judging import Judging
 from .services import Services
 
 log = logging.getLogger(__name__)
@@ -53,6 +60,10 @@ class Actions:
     gatherer: Gatherer
     trouble: str = ""
     """Why the action under way does not get on, in the API server's words."""
+    _judging: Judging = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._judging = Judging(self.services, self.gatherer)
 
     async def step_all(
         self,
@@ -144,50 +155,66 @@ class Actions:
         now: float,
     ) -> Progress:
         known, target = self.services.reports.of(policy), self.gatherer.target
-        own = desired_knobs([report])
-        others = desired_knobs(r for r in known if r.metadata.name != report.metadata.name)
+        own, scope = own_knobs(report), in_scope(report, running)
+        others = [each for each in known if each.metadata.name != report.metadata.name]
         verdict = None
         if report.status.phase is Phase.VERIFYING:
-            verdict = self._judge(policy, report, observation, histories, now)
+            verdict = self._judging.verdict(policy, report, observation, histories, now)
         return Progress(
-            observation=observation,
+            observation=part_of(report, observation, scope),
             replicas=target.replicas if target else None,
             ready=self.gatherer.ready(running),
             elastic=bool(target and target.scale and target.scale.elastic),
-            containers=self._containers(report, running),
+            containers=self._containers(report, scope),
             **self._hpa(report),
-            in_force_at=in_force_at(histories.values(), own.generation) if own else None,
-            annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
+            in_force_at=in_force_at(
+                [histories[pod.name] for pod in scope if pod.name in histories], own.generation
+            )
+            if own
+            else None,
+            annotated=bool(scope) and own is not None and not act_knobs.outdated(scope, own),
             target_gone=target is None or target.finished,
-            newest_generation=others.generation if others else 0,
-            another_open=any(
-                r.status.phase.open for r in known if r.metadata.name != report.metadata.name
-            ),
+            newest_generation=max((k.generation for k in map(own_knobs, others) if k), default=0),
+            another_open=any(each.status.phase.open for each in others),
             verdict=verdict,
             trade=self._other_side(policy, report),
             stage=report.status.stage,
+            **self._halves(policy, report, observation, histories, running, now),
             rollout=target.workload.rollout if target else None,
-            images=self._images(policy, report),
+            images=self._judging.images(policy, report),
             met=all_met(policy.spec.objectives, observation),
             superseded_by=superseded_by(report, known),
         )
 
-    def _images(self, policy: BottleneckPolicy, report: BottleneckReport) -> tuple[PodImage, ...]:
-        """The changed container of all pods, those included that do not run yet."""
-        change = report.spec.action.image if report.spec.action else None
-        if change is None:
-            return ()
-        return tuple(
-            PodImage(
-                pod=pod.name,
-                image=pod.image(change.container),
-                ready=pod.running and pod.ready,
-                words=words_about(pod.trouble),
-                stuck=pod.trouble is not None and not pod.trouble.unschedulable,
-            )
-            for pod in self.gatherer.pods(policy)
-            if pod.phase != "Terminating"
-        )
+    def _halves(
+        self,
+        policy: BottleneckPolicy,
+        report: BottleneckReport,
+        observation: Observation,
+        histories: Mapping[str, History],
+        running: Sequence[Pod],
+        now: float,
+    ) -> dict[str, Any]:
+        """On which replicas an action may begin, and how many of those chosen are left. A watch
+        that has not shown all pods yet says nothing of either."""
+        target, split = self.gatherer.target, report.status.split
+        wanted = None if target is None else target.replicas
+        known_pods = len(self.gatherer.pods(policy))
+        # Where a replica is a group of pods, one of them is no replica.
+        if not wanted or known_pods >= 2 * wanted or not divisible(report):
+            return {}
+        if known_pods < wanted:
+            return {"gathering": True}
+        halves = None
+        if split is not None:
+            halves = len(in_scope(report, running)), len(untouched(split, running))
+            if halves[0]:
+                return {"halves": halves}
+        known = self.services.reports.of(policy)
+        changed_at = last_change(each for each in known if each is not report)
+        choice = choose(policy, report, observation, running, histories, changed_at, now)
+        gathering = choice is None and len(running) > 1
+        return {"halves": halves, "choice": choice, "gathering": gathering}
 
     def _other_side(self, policy: BottleneckPolicy, report: BottleneckReport) -> OtherSide | None:
         # A trade under way goes on also where the policy was taken out of its pool meanwhile.
@@ -212,78 +239,6 @@ class Actions:
         if found is None or found.name != action.hpa.name:
             return {"hpa_gone": True}
         return {"hpa": found.bounds}
-
-    def _judge(
-        self,
-        policy: BottleneckPolicy,
-        report: BottleneckReport,
-        observation: Observation,
-        histories: Mapping[str, History],
-        now: float,
-    ) -> Verdict | None:
-        if not observation.streaming or (
-            observation.streaming < observation.expected
-            and not self._only_canaries_silent(policy, report, observation)
-        ):
-            return None
-        broken = guardrail(policy, report, observation, histories)
-        action, lower = report.spec.action, report.spec.metric.lower_is_better
-        if action is not None and action.image is not None:
-            return self._judge_image(policy, report, observation, histories, broken, now)
-        old, new = before(policy, report, histories), after(policy, report, histories, now)
-        if action is not None and action.aim is Aim.SAVE:
-            return judge_saving(old, new, unmet(policy.spec.objectives, observation), broken)
-        if action is not None and action.grows:
-            met = all_met(policy.spec.objectives, observation)
-            load = load_change(self.gatherer.trail, report, now)
-            change = action.replicas
-            grown = change.desired / max(1, change.replaces) if change is not None else 1.0
-            return judge_growth(old, new, lower, met, load, broken, grown)
-        return judge(old, new, lower, broken)
-
-    def _judge_image(
-        self,
-        policy: BottleneckPolicy,
-        report: BottleneckReport,
-        observation: Observation,
-        histories: Mapping[str, History],
-        broken: str,
-        now: float,
-    ) -> Verdict | None:
-        objectives = policy.spec.objectives
-        saving = report.spec.action is not None and report.spec.action.aim is Aim.SAVE
-        if report.status.stage is Stage.ROLLED:
-            missed = unmet(objectives, observation) if saving else ""
-            new = after(policy, report, histories, now)
-            return judge_rolled(report.status.verdict, new, missed, broken)
-        canaries = self._canaries(policy, report)
-        if not canaries:
-            return None
-        figures = beside(policy, report, histories, canaries, now)
-        own = [of_replica(observation, pod) for pod in canaries]
-        # Among many replicas the figures of one are hardly seen in those of all.
-        broken = broken or next(
-            filter(None, (guardrail(policy, report, o, histories) for o in own)), ""
-        )
-        if not saving:
-            return judge_canary(report, figures, observation, canaries, broken)
-        missed = next(filter(None, (unmet(objectives, each) for each in own)), "")
-        verdict = judge_saving(figures.old, figures.new, missed, broken or figures.failing)
-        return verdict and verdict.model_copy(update={"control": figures.control})
-
-    def _only_canaries_silent(
-        self, policy: BottleneckPolicy, report: BottleneckReport, observation: Observation
-    ) -> bool:
-        """Whether everything but the canary speaks: that tells of the image, not of the wires."""
-        speaking = {replica.pod for replica in observation.replicas}
-        canaries = set(self._canaries(policy, report))
-        others = {pod.name for pod in self.gatherer.running(policy)} - canaries
-        return report.status.stage is Stage.CANARY and bool(others) and others <= speaking
-
-    def _canaries(self, policy: BottleneckPolicy, report: BottleneckReport) -> list[str]:
-        change = report.spec.action.image if report.spec.action else None
-        found = self._images(policy, report)
-        return [e.pod for e in found if change is not None and e.image == change.desired]
 
     async def _carry_out(
         self,
@@ -319,10 +274,10 @@ class Actions:
     ) -> None:
         """The effect of a report's action, or its undoing. Which knobs that means follows from the
         report's phase."""
-        action = report.spec.action
+        action, running = report.spec.action, in_scope(report, running)
         assert action is not None
         if action.knobs is not None:
-            wanted = desired_knobs([report])
+            wanted = own_knobs(report)
             if wanted is not None:
                 await act_knobs.write(self.services.kube, running, wanted)
         elif action.replicas is not None and self.gatherer.target is not None:
@@ -361,10 +316,7 @@ class Actions:
         figures = None
         if step.verdict is not None:
             histories = self.gatherer.histories(self.gatherer.running(policy))
-            figures = after(policy, report, histories, now)
-            if report.status.stage is Stage.CANARY:
-                canaries = self._canaries(policy, report)
-                figures = list(beside(policy, report, histories, canaries, now).new)
+            figures = self._judging.figures(policy, report, histories, now)
         status = reports.advanced(report.status, step, now_utc(time.time()), figures)
         report = await reports.set_status(services.kube, services.reports, report, status)
         if step.verdict is not None and report.spec.action is not None:

@@ -13,6 +13,7 @@ from ..api.report import Action, Aim, BottleneckReport, Phase, ReportSpec
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
+from ..observe.series import arrival_rate
 from ..observe.windows import WINDOW_SECONDS
 from ..verify.measure import BIN_SECONDS, metric_of, series
 from .decision import Plan, Refusal
@@ -45,6 +46,7 @@ def intent(
     if judged and (len(before) < BEFORE_BINS or not median(before) > 0):
         message = f"{len(before)} of {BEFORE_BINS} figures to compare with so far"
         return Refusal(Reason.NO_DATA, message)
+    load = arrival_rate(histories.values(), start, now)
     return ReportSpec(
         policy=policy.metadata.name,
         policy_generation=policy.metadata.generation,
@@ -62,6 +64,7 @@ def intent(
         fault_tree=diagnosis.fault_tree,
         metric=metric,
         before=before,
+        load=None if load is None else round(load, 3),
         bin_seconds=BIN_SECONDS,
         action=plan.action,
         alternatives=list(plan.alternatives),

@@ -8,8 +8,9 @@
                              Abandoned           Reverting ◀── Worse, NoEffect, a guardrail
                           (nothing was done)         └──acknowledged──▶ Reverted
 
-An image goes through Applied and Verifying twice: as a canary, and after a good verdict on that
-with the stage Rolled.
+What begins on some of the replicas (an image; knobs and sizes of several servers) goes through
+Applied and Verifying twice: with the stage Canary, and after a good verdict on that with the stage
+Rolled. Which replicas it begins on is recorded while it is Planned.
 A change of replicas that a later report carries further is Kept from Applied or Verifying.
 
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
@@ -21,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from ..api.conditions import APPROVED_ANNOTATION, Reason
 from ..api.meta import Setting
@@ -32,41 +32,20 @@ from ..api.report import (
     Phase,
     ResourcesChange,
     Stage,
-    Verdict,
     VerdictResult,
 )
 from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effects import effect_of
 from .effects.standing import Effect, Progress, Standing
+from .halves import on_some, some_first
+from .step import Next as Next
+from .step import Step as Step
 from .trading import ruling, unsettled
 
-SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)
-"""Phases in which a change of replicas may be carried further by another report."""
-
-
-class Step(StrEnum):
-    """What to do with a report now."""
-
-    WAIT = "Wait"
-    APPLY = "Apply"
-    UNDO = "Undo"
-    MOVE = "Move"
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """The next step: an effect to bring about (APPLY, UNDO), then or instead a phase to move to."""
-
-    step: Step
-    phase: Phase | None = None
-    reason: Reason | None = None
-    message: str = ""
-    verdict: Verdict | None = None
-    at: datetime | None = None
-    """When it came about, where that was before it could be written down."""
-    stage: Stage | None = None
-    """Of an image: the stage that begins with it."""
+ON_TRIAL = (Phase.APPLIED, Phase.VERIFYING)
+"""Phases in which an action has its effect and is not judged yet: so long a change of replicas may
+be carried further by another report."""
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
@@ -97,7 +76,7 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
             if progress.another_open:
                 return Next(Step.WAIT)
             return Next(Step.MOVE, Phase.PLANNED, Reason.ACTION_PLANNED, "approved")
-    if progress.superseded_by and phase in SUPERSEDABLE:
+    if progress.superseded_by and phase in ON_TRIAL:
         # First of all: the number that it wants will not be there any more.
         message = f"carried further by {progress.superseded_by}"
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
@@ -105,9 +84,14 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
     if trade is not None and (said := ruling(report, trade, now)) is not None:
         step = Step.WAIT if said.phase is None else Step.MOVE
         return Next(step, said.phase, said.reason, said.message)
+    if (chosen := some_first(report, progress, now)) is not None:
+        return chosen
     effect = effect_of(action, phase, progress)
     if effect.standing is Standing.UNKNOWN and phase is not Phase.VERIFYING:
         return Next(Step.WAIT)
+    if effect.standing is Standing.FOREIGN and on_some(report) and phase in ON_TRIAL:
+        # Half of the replicas must not be left with it.
+        return _revert(Reason.ACTION_SUPERSEDED, effect.message)
     if effect.standing is Standing.FOREIGN:
         return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, effect.message)
     if effect.standing is Standing.OVERTAKEN:
@@ -119,8 +103,8 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
         return Next(Step.UNDO if phase is Phase.REVERTING else Step.APPLY)
     if phase is Phase.APPLIED:
         return _await_effect(report, action, effect, now)
-    if phase is Phase.VERIFYING and action.image is not None:
-        return _await_image(report, action, effect, progress, now)
+    if phase is Phase.VERIFYING and report.status.stage is not None:
+        return _await_stage(report, action, effect, progress, now)
     if phase is Phase.VERIFYING:
         found = _await_verdict(progress, action)
         if found.phase is Phase.KEPT and trade is not None and unsettled(report, trade, now):
@@ -175,13 +159,15 @@ def _await_verdict(progress: Progress, action: Action) -> Next:
     )
 
 
-def _await_image(
+def _await_stage(
     report: BottleneckReport, action: Action, effect: Effect, progress: Progress, now: datetime
 ) -> Next:
-    """A canary has to prove itself, since it costs accuracy: what stays unclear is undone, too."""
+    """What is on some replicas has to prove itself there: what stays unclear is undone, too. An
+    image costs accuracy, and of anything else a workload of two halves is no state to hold."""
     verdict, begun = progress.verdict, report.status.acknowledged_at
     waited = (now - begun).total_seconds() if begun is not None else 0.0
-    if effect.standing is Standing.UNDER_WAY and waited > (effect.deadline or waited):
+    left = action.image is not None and effect.standing is Standing.UNDER_WAY
+    if left and waited > (effect.deadline or waited):
         # It was ready and is no longer: out of service it gives no figures to judge it by.
         return _revert(Reason.ACTION_REFUSED, effect.message)
     if verdict is None or verdict.result is VerdictResult.NO_DATA:
@@ -224,24 +210,36 @@ class DesiredKnobs:
 
 
 def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
-    """What follows from the reports: the newest generation that had or shall have an effect."""
+    """The knobs that every pod should carry, those that come later too: the newest generation that
+    the reports brought into force. What is on some replicas only, or follows on the rest just now,
+    is not for pods that come later until it is kept; and what was undone on some was never for
+    all."""
     newest: DesiredKnobs | None = None
     for report in reports:
-        action = report.spec.action
-        if action is None or action.knobs is None:
+        phase, stage = report.status.phase, report.status.stage
+        if stage is Stage.CANARY or phase is Phase.PLANNED:
             continue
-        phase, change = report.status.phase, action.knobs
-        if phase is Phase.PLANNED and report.spec.approval_required and not _approved(report):
+        if stage is not None and phase in ON_TRIAL:
             continue
-        if phase in (Phase.REVERTING, Phase.REVERTED):
-            found = DesiredKnobs(change.generation + 1, dict(change.replaces))
-        elif phase in (Phase.APPLIED, Phase.VERIFYING, Phase.KEPT, Phase.PLANNED):
-            found = DesiredKnobs(change.generation, dict(change.desired))
-        else:
-            continue
-        if newest is None or found.generation > newest.generation:
+        found = own_knobs(report)
+        if found is not None and (newest is None or found.generation > newest.generation):
             newest = found
     return newest
+
+
+def own_knobs(report: BottleneckReport) -> DesiredKnobs | None:
+    """The knobs that the pods that a report acts on should carry in its phase, if it has any."""
+    action, phase = report.spec.action, report.status.phase
+    if action is None or action.knobs is None:
+        return None
+    change = action.knobs
+    if phase is Phase.PLANNED and report.spec.approval_required and not _approved(report):
+        return None
+    if phase in (Phase.REVERTING, Phase.REVERTED):
+        return DesiredKnobs(change.generation + 1, dict(change.replaces))
+    if phase in (Phase.APPLIED, Phase.VERIFYING, Phase.KEPT, Phase.PLANNED):
+        return DesiredKnobs(change.generation, dict(change.desired))
+    return None
 
 
 def desired_sizes(reports: Iterable[BottleneckReport]) -> dict[str, ResourcesChange]:

@@ -24,7 +24,7 @@ from .guards import (
     too_strong,
     under_way,
 )
-from .lifecycle import SUPERSEDABLE
+from .lifecycle import ON_TRIAL
 from .remedies import REMEDIES, SAVINGS
 from .remedies.owners import room_for, through_hpa
 from .remedies.replicas import demanded, more
@@ -103,7 +103,7 @@ def follow(
         return None
     report = open_ones[0]
     change = report.spec.action.replicas if report.spec.action else None
-    if change is None or report.spec.trade is not None or report.status.phase not in SUPERSEDABLE:
+    if change is None or report.spec.trade is not None or report.status.phase not in ON_TRIAL:
         return None
     plan = _grown(observation, spec, facts, diagnosis.breached)
     if plan is None or plan.action.replicas is None or facts.replicas != change.desired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from bottleneck_sidecar.wire import InferenceServer, Sample, TrainingRank
 
@@ -45,6 +46,14 @@ def latency_series(
 ) -> list[float]:
     """The latency percentile in seconds over all servers, one figure for each whole bin between
     ``start`` and ``end`` (operator's clock); a bin without requests is left out."""
+    bins = latency_bins(histories, start, end, width, percentile)
+    return [figure for figure in bins if figure is not None]
+
+
+def latency_bins(
+    histories: Iterable[History], start: float, end: float, width: float, percentile: int
+) -> list[float | None]:
+    """The same for every bin, None for one without requests."""
     servers: dict[str, tuple[list[float], list[list[int]]]] = {}
     for history in histories:
         for received, sample in history.samples:
@@ -52,7 +61,7 @@ def latency_series(
                 times, counts = servers.setdefault(process.epoch, ([], []))
                 times.append(received)
                 counts.append(process.latency_buckets)
-    series = []
+    series: list[float | None] = []
     for left, right in _bins(start, end, width):
         total: list[int] = []
         for times, counts in servers.values():
@@ -64,9 +73,30 @@ def latency_series(
             grown = [b - a for b, a in zip(counts[j], counts[i], strict=True)]
             if min(grown) >= 0:
                 total = [a + b for a, b in zip(total or [0] * len(grown), grown, strict=True)]
-        if sum(total) > 0:
-            series.append(bucket_percentile(total, percentile))
+        series.append(bucket_percentile(total, percentile) if sum(total) > 0 else None)
     return series
+
+
+def arrival_rate(histories: Iterable[History], start: float, end: float) -> float | None:
+    """Requests that arrived in a second over all servers, between two moments (operator's clock);
+    None where no server was heard of for any time between them. A process and the one that took its
+    seat add up, since each counts for its own time."""
+    lines: list[tuple[float, dict[str, int]]] = []
+    for history in histories:
+        for received, sample in history.samples:
+            if start <= received <= end and sample.inference:
+                lines.append((received, {each.epoch: each.arrivals for each in sample.inference}))
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for _, counts in sorted(lines, key=itemgetter(0)):
+        for epoch, arrivals in counts.items():
+            first.setdefault(epoch, arrivals)
+            last[epoch] = arrivals
+    moments = [received for received, _ in lines]
+    seconds = max(moments, default=0.0) - min(moments, default=0.0)
+    if not seconds > 0:
+        return None
+    return sum(max(0, last[epoch] - first[epoch]) for epoch in first) / seconds
 
 
 def drained_at(histories: Iterable[History], since: float) -> float | None:

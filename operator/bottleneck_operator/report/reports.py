@@ -18,7 +18,7 @@ from ..api.report import (
     ReportStatus,
     TimelineEntry,
 )
-from ..decide.lifecycle import Next
+from ..decide.lifecycle import Next, desired_knobs
 from ..kube import Kube, Object
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,9 @@ def advanced(
         changes["applied_at"] = now
     if step.stage is not None:
         changes["stage"] = step.stage
+    if step.split is not None:
+        # Chosen again, it begins again.
+        changes |= {"split": step.split, "applied_at": now if phase is Phase.APPLIED else None}
     if phase is Phase.VERIFYING:
         # Not the time of writing: the API server may have been away in between.
         changes["acknowledged_at"] = max(step.at or now, status.applied_at or now)
@@ -195,6 +198,8 @@ async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> Non
         action = report.spec.action
         if action is not None and action.knobs is not None and report.status.applied_at:
             newest["knobs"] = report.metadata.name
+            if desired_knobs([report]) is not None:
+                newest["knobs of all"] = report.metadata.name
         if action is not None and action.replicas is not None and report.status.applied_at:
             newest["replicas"] = report.metadata.name  # whose zero it is
         kept = report.status.phase is Phase.KEPT

@@ -57,7 +57,7 @@ def beside(
         series(policy, metric, others, start, now, width),
         series(policy, metric, ours, start, now, width),
         control=True,
-        failing=_failing(_answers(others, start), _answers(ours, start)),
+        failing=failing(others, ours, start),
     )
 
 
@@ -135,6 +135,7 @@ def of_replica(observation: Observation, pod: str) -> Observation:
         time=observation.time,
         type=observation.type,
         signals=found.signals if found is not None else {},
+        ranks=tuple(rank for rank in observation.ranks if rank.pod == pod),
         expected=1,
         streaming=int(found is not None),
         newest=observation.newest,
@@ -143,6 +144,12 @@ def of_replica(observation: Observation, pod: str) -> Observation:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def failing(others: Mapping[str, History], ours: Mapping[str, History], since: float) -> str:
+    """In words that ``ours`` fail more requests since a moment than the ``others``; empty where
+    they do not, or where too few were answered to tell."""
+    return _failing(_answers(others, since), _answers(ours, since))
 
 
 def _answers(histories: Mapping[str, History], since: float) -> tuple[int, int]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from statistics import mean
 
 from ..api import units
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
-from ..observe.series import drained_at, goodput_series, latency_series
-from ..observe.trail import Trail
+from ..observe.series import arrival_rate, drained_at, goodput_series, latency_series
 from .efficiency import discount
 from .learning import suffering
 
@@ -22,8 +21,9 @@ BIN_SECONDS = 1.0
 """Width of a bin: that of the telemetry's lines. More and shorter bins settle a clear case sooner;
 a bin without steps or requests is left out."""
 
-LOAD_SECONDS = 60.0
-"""Over which the load before an action is averaged: as long as its figures are."""
+LOAD_ERRORS = 2.0
+"""Standard errors by which two arrival rates have to differ to be different: as counts of
+independent arrivals (Poisson), log(a / b) has the variance 1/a + 1/b."""
 
 WARM_UP = {
     "BatchSize": 5.0,
@@ -117,19 +117,23 @@ def settled_from(report: BottleneckReport, histories: Mapping[str, History]) -> 
     return start
 
 
-def load_change(trail: Trail, report: BottleneckReport, now: float) -> float | None:
-    """The mean arrival rate since the action was acknowledged as a multiple of that in the minute
-    before it was decided; None where either is not known."""
-    since = report.status.acknowledged_at
-    if since is None:
+def load_change(
+    report: BottleneckReport, histories: Mapping[str, History], now: float
+) -> float | None:
+    """The arrival rate since the action was acknowledged as a multiple of that before it, and 1
+    where chance explains the difference; None where either is not known."""
+    since, old = report.status.acknowledged_at, report.spec.load
+    if since is None or not old:
         return None
-    begin, end = report.spec.decided_at.timestamp() - LOAD_SECONDS, since.timestamp()
-    slots = trail.series("inference.arrivalRate", now - begin, now)
-    old = [slot.mean for slot in slots if slot.begin < report.spec.decided_at.timestamp()]
-    new = [slot.mean for slot in slots if slot.begin >= end]
-    if not old or not new or not mean(old) > 0:
+    new = arrival_rate(histories.values(), since.timestamp(), now)
+    if new is None:
         return None
-    return mean(new) / mean(old)
+    came = [
+        max(1.0, old * len(report.spec.before) * report.spec.bin_seconds),
+        max(1.0, new * (now - since.timestamp())),
+    ]
+    chance = LOAD_ERRORS * math.sqrt(sum(1 / count for count in came))
+    return 1.0 if new > 0 and abs(math.log(new / old)) <= chance else new / old
 
 
 LEARNS_OTHERWISE = frozenset({"BatchSize", "Precision"})

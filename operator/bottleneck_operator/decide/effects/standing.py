@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ...api.report import HpaBounds, Stage, Verdict
+from ...api.split import Split
 from ...observe.containers import ResizeState
 from ...observe.observation import Observation
 from ...observe.rollout import PodImage, Rollout
@@ -44,7 +45,8 @@ class Effect:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What is known of an action's effect. ``replicas``, ``ready`` and ``containers`` (of running
-    pods, by pod) come from the API server."""
+    pods, by pod) come from the API server. While an action is on some replicas only,
+    ``observation``, ``containers``, ``annotated`` and ``in_force_at`` are about those."""
 
     observation: Observation
     replicas: int | None = None
@@ -70,6 +72,13 @@ class Progress:
     trade: OtherSide | None = None
     """The other side of the trade that the report is in, if any."""
     stage: Stage | None = None
+    choice: Split | None = None
+    """On which replicas the action could begin now, where there are any to choose from."""
+    gathering: bool = False
+    """Whether there will be a choice soon: not all pods are known yet, or too few figures."""
+    halves: tuple[int, int] | None = None
+    """How many of the treated replicas still run, and how many to compare them with; None while not
+    all pods of the target are known."""
     rollout: Rollout | None = None
     images: Sequence[PodImage] = ()
     """The changed container of every pod that is not going, whether it runs or not."""
