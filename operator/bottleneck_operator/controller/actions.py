@@ -20,7 +20,16 @@ from ..api.policy import BottleneckPolicy
 from ..api.report import Aim, BottleneckReport, Phase, Stage, Verdict
 from ..decide.effects.standing import Progress
 from ..decide.idle import sleeping
-from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
+from ..decide.lifecycle import (
+    Next,
+    Step,
+    desired_knobs,
+    desired_sizes,
+    issued_generation,
+    next_step,
+    superseded_by,
+)
+from ..decide.rollback import built_upon, wish_of
 from ..decide.trading import OtherSide, other_side
 from ..diagnose.objectives import all_met, unmet
 from ..kube import KubeError
@@ -82,7 +91,8 @@ class Actions:
     ) -> None:
         known = self.services.reports.of(policy)
         for report in known:
-            if report.status.phase.open or report.status.phase is Phase.RECOMMENDED:
+            waiting = report.status.phase is Phase.RECOMMENDED or wish_of(report) is not None
+            if report.status.phase.open or waiting:
                 for _ in range(STEPS_A_TURN):
                     progress = self._progress(policy, report, observation, histories, running, now)
                     step = next_step(report, progress, now_utc(now))
@@ -170,6 +180,8 @@ class Actions:
             images=self._images(policy, report),
             met=all_met(policy.spec.objectives, observation),
             superseded_by=superseded_by(report, known),
+            built_upon=built_upon(report, known),
+            issued_generation=issued_generation(known),
         )
 
     def _images(self, policy: BottleneckPolicy, report: BottleneckReport) -> tuple[PodImage, ...]:

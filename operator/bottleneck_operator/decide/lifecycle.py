@@ -11,6 +11,7 @@
 An image goes through Applied and Verifying twice: as a canary, and after a good verdict on that
 with the stage Rolled.
 A change of replicas that a later report carries further is Kept from Applied or Verifying.
+What people take back (``rollback.py``) goes to Reverting from wherever it stands, Kept included.
 
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
 take over at any point.
@@ -24,6 +25,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..api.conditions import APPROVED_ANNOTATION, Reason
+from ..api.consequences import Rollback
 from ..api.meta import Setting
 from ..api.report import (
     Action,
@@ -39,6 +41,7 @@ from ..observe.changes import CLOCKS_SECONDS
 from ..observe.windows import WINDOW_SECONDS
 from .effects import effect_of
 from .effects.standing import Effect, Progress, Standing
+from .rollback import answer, as_issued
 from .trading import ruling, unsettled
 
 SUPERSEDABLE = (Phase.APPLIED, Phase.VERIFYING)
@@ -67,11 +70,15 @@ class Next:
     """When it came about, where that was before it could be written down."""
     stage: Stage | None = None
     """Of an image: the stage that begins with it."""
+    rollback: Rollback | None = None
+    """The answer to people who want the action taken back."""
 
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
     """What to do with an open report at ``now``."""
-    phase, action = report.status.phase, report.spec.action
+    phase, action = report.status.phase, as_issued(report)
+    if not (phase.open and progress.target_gone) and (told := answer(report, progress, now)):
+        return Next(Step.MOVE, told.phase, told.reason, told.message, rollback=told.rollback)
     if not phase.open and phase is not Phase.RECOMMENDED:
         return Next(Step.WAIT)
     if action is None:
@@ -227,7 +234,7 @@ def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
     """What follows from the reports: the newest generation that had or shall have an effect."""
     newest: DesiredKnobs | None = None
     for report in reports:
-        action = report.spec.action
+        action = as_issued(report)
         if action is None or action.knobs is None:
             continue
         phase, change = report.status.phase, action.knobs
@@ -273,9 +280,9 @@ def issued_generation(reports: Iterable[BottleneckReport]) -> int:
     """The newest generation that any report has reserved; the next one is higher."""
     newest = 0
     for report in reports:
-        if report.spec.action is not None and report.spec.action.knobs is not None:
+        if (action := as_issued(report)) is not None and action.knobs is not None:
             # Its undoing takes the next number.
-            newest = max(newest, report.spec.action.knobs.generation + 1)
+            newest = max(newest, action.knobs.generation + 1)
     return newest
 
 
