@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -94,6 +95,17 @@ def policy(name: str = "trainer", **spec: Any) -> Object:
     }
 
 
+def merge(found: Object, patch: Object) -> None:
+    """A JSON merge patch."""
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict):
+            merge(found.setdefault(name, {}), value)
+        else:
+            found[name] = value
+
+
 @dataclass
 class StandIn:
     """Answers GETs as an API server does. ``objects`` are answered by their path; a pair of status
@@ -104,6 +116,10 @@ class StandIn:
     interval: float = 0.05
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    user: str = "alice"
+    patches: list[tuple[str, Object]] = field(default_factory=list)
+    patched: Callable[[Object], None] = lambda _: None
+    """What the operator makes of a change."""
 
     def pods(self, *pods: Object) -> None:
         """These pods run in namespace ml and nothing else."""
@@ -122,7 +138,7 @@ class StandIn:
     def reports(self, *reports: Object) -> None:
         """These reports are in namespace ml and nothing else."""
         root = f"{GROUP}/namespaces/ml/bottleneckreports"
-        self.objects[root] = {"items": list(reports)}
+        self.objects[root] = self.objects[f"{GROUP}/bottleneckreports"] = {"items": list(reports)}
         for one in reports:
             self.objects[f"{root}/{one['metadata']['name']}"] = one
 
@@ -135,6 +151,24 @@ class StandIn:
         if isinstance(found, dict):
             return web.json_response(found)
         return web.json_response({"kind": "Status", "message": message}, status=status)
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        """A merge patch, as it is made by people who may write policies and reports only."""
+        found, body = self.objects.get(request.path), await request.json()
+        if isinstance(found, tuple) or found is None:
+            status, message = found or (404, f"{request.path} not found")
+            return web.json_response({"kind": "Status", "message": message}, status=status)
+        self.patches.append((request.path, copy.deepcopy(body)))
+        assert body["metadata"].pop("uid") == found["metadata"]["uid"]
+        merge(found, body)
+        self.patched(found)
+        return web.json_response(found)
+
+    async def review(self, _: web.Request) -> web.StreamResponse:
+        status, body = (201, {"status": {"userInfo": {"username": self.user}}})
+        if not self.user:
+            status, body = 403, {"kind": "Status", "message": "forbidden"}
+        return web.json_response(body, status=status)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         name, _, port = request.path.split("/pods/")[1].split("/")[0].partition(":")
@@ -170,6 +204,9 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_get("/{path:.*}", made.answer)
+        app.router.add_patch("/{path:.*}", made.change)
+        reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        app.router.add_post(reviews, made.review)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

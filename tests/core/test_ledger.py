@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bottleneck_operator.api.consequences import RevertResult, RevertVerdict, Rollback
+from bottleneck_operator.api.ledger import MOST_MISSES, Ledger
 from bottleneck_operator.api.report import (
     Action,
     Aim,
@@ -15,11 +17,22 @@ from bottleneck_operator.api.report import (
     Verdict,
     VerdictResult,
 )
-from bottleneck_operator.decide.ledger import MOST, Record, corrected, gain_of, record
+from bottleneck_operator.decide.ledger import (
+    MOST,
+    REMEMBERED,
+    Record,
+    Totals,
+    corrected,
+    gain_of,
+    may_go,
+    record,
+    settled,
+    totals,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .builders import knobs_action, report
+from .builders import CASES, knobs_action, moment, replicas_action, report
 
 GOODPUT = Metric(name="goodput", unit="samples/s")
 LATENCY = Metric(name="latency p95", unit="s", lower_is_better=True)
@@ -127,3 +140,134 @@ def test_a_correction_never_turns_a_gain_into_a_loss(
     assert gain_of(found, lower) >= 1 - 1e-6
     share = record(reports, *KEY).realised
     assert 0 < share <= MOST
+
+
+# -- what outlives the reports ---------------------------------------------------------------------
+
+RESTORED = RevertVerdict(result=RevertResult.RESTORED, at=moment())
+
+
+def closed(
+    number: int,
+    result: VerdictResult | None,
+    phase: Phase,
+    change: Action | None = None,
+    **more: Any,
+) -> BottleneckReport:
+    """A closed report of its own name."""
+    verdict = None if result is None else Verdict(result=result, before=100, after=150)
+    times = {"applied_at": moment(-50), "closed_at": moment(number - 40)}
+    made = change or action(after=200)
+    status = {"revert": RESTORED if phase is Phase.REVERTED else None, **times, **more}
+    return report(made, phase, f"p-{number}", verdict=verdict, **status)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (closed(1, VerdictResult.IMPROVED, Phase.KEPT), Totals(1, 0, 0)),
+        (closed(1, VerdictResult.WORSE, Phase.REVERTED), Totals(0, 1, 1)),
+        (closed(1, VerdictResult.NO_EFFECT, Phase.REVERTED), Totals(0, 1, 1)),
+        (closed(1, VerdictResult.INCONCLUSIVE, Phase.KEPT), Totals(0, 1, 0)),
+        (closed(1, None, Phase.REVERTED), Totals(0, 0, 1)),
+        (closed(1, None, Phase.ABANDONED), Totals()),
+        (closed(1, VerdictResult.NO_DATA, Phase.KEPT), Totals()),
+        (closed(1, VerdictResult.IMPROVED, Phase.VERIFYING), Totals()),
+        (closed(1, VerdictResult.NO_EFFECT, Phase.KEPT, replicas_action()), Totals(1, 0, 0)),
+        (closed(1, VerdictResult.NO_EFFECT, Phase.KEPT, action(aim=Aim.SAVE)), Totals(1, 0, 0)),
+        (
+            closed(
+                1,
+                VerdictResult.IMPROVED,
+                Phase.REVERTED,
+                rollback=Rollback(by="alice", answered_at=moment()),
+            ),
+            Totals(1, 0, 0),
+        ),
+    ],
+    ids=[
+        "helped",
+        "worse",
+        "no effect",
+        "unclear",
+        "refused by a rank",
+        "never done",
+        "not measured",
+        "still open",
+        "growth that was enough",
+        "a saving",
+        "taken back by people",
+    ],
+)
+def test_hits_misses_and_reverts(made: BottleneckReport, expected: Totals) -> None:
+    assert totals(Ledger(), [made]) == expected
+    assert totals(settled(Ledger(), [made]), [made]) == expected
+    assert totals(settled(Ledger(), [made]), []) == expected
+
+
+def test_the_rate_is_of_what_was_judged() -> None:
+    assert Totals(3, 1, 5).hit_rate == 0.75
+    assert Totals().hit_rate is None
+
+
+RESULTS = st.sampled_from(
+    [
+        (VerdictResult.IMPROVED, Phase.KEPT),
+        (VerdictResult.WORSE, Phase.REVERTED),
+        (VerdictResult.INCONCLUSIVE, Phase.KEPT),
+        (None, Phase.ABANDONED),
+    ]
+)
+
+
+@CASES
+@given(st.lists(RESULTS, max_size=30), st.lists(st.integers(0, 30), max_size=10), st.booleans())
+def test_whenever_reports_are_counted_and_deleted_the_record_is_the_same(
+    results: list[tuple[VerdictResult | None, Phase]], moments: list[int], late: bool
+) -> None:
+    reports = [closed(number, *each) for number, each in enumerate(results)]
+    ledger, present = Ledger(), list[BottleneckReport]()
+    for number, made in enumerate(reports):
+        present.append(made)
+        if number in moments:
+            ledger = settled(ledger, present)
+            if late:  # the process dies, and what it wrote is all that is left
+                ledger = Ledger.model_validate(ledger.dump())
+            gone = [each for each in present if may_go(ledger, each)]
+            present = [each for each in present if each not in gone]
+            if late and gone:
+                present.insert(0, gone[-1])  # a late event of the watch
+    assert totals(ledger, present) == totals(Ledger(), reports)
+    assert record(present, *KEY, ledger=ledger) == record(reports, *KEY)
+
+
+def test_a_ledger_stays_small() -> None:
+    reports = [closed(number, VerdictResult.WORSE, Phase.REVERTED) for number in range(500)]
+    ledger = Ledger()
+    for number in range(0, 500, 20):
+        ledger = settled(ledger, reports[number : number + 20])
+    assert len(ledger.entries) == 1
+    assert len(ledger.misses) == MOST_MISSES
+    assert ledger.misses[-1].report == "p-499"
+    assert len(ledger.counted) <= REMEMBERED + 20
+    assert totals(ledger, []) == Totals(0, 500, 500)
+
+
+@pytest.mark.parametrize(
+    ("made", "free"),
+    [
+        (closed(1, VerdictResult.IMPROVED, Phase.KEPT), False),
+        (closed(1, None, Phase.ABANDONED), True),
+        (closed(1, None, Phase.RECOMMENDED), True),
+        (closed(1, VerdictResult.WORSE, Phase.REVERTED, revert=None), False),
+        (closed(1, VerdictResult.IMPROVED, Phase.VERIFYING), False),
+    ],
+    ids=["not counted yet", "no outcome", "a recommendation", "not verified yet", "open"],
+)
+def test_a_report_goes_only_once_nothing_is_lost_with_it(
+    made: BottleneckReport, free: bool
+) -> None:
+    assert may_go(Ledger(), made) is free
+    counted = may_go(settled(Ledger(), [made]), made)
+    pending = made.status.phase is Phase.REVERTED and made.status.revert is None
+    assert counted is not (made.status.phase.open or pending)

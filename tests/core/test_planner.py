@@ -376,7 +376,7 @@ def _tried(result: VerdictResult | None, phase: Phase, **changes: Any) -> Facts:
         phase,
         verdict=verdict,
         applied_at=moment(-900),
-        closed_at=moment(-600),
+        closed_at=moment(-700),
         **changes,
     )
     return replace(FACTS, generation=2, reports=(tried,))
@@ -400,7 +400,8 @@ def test_what_did_not_help_is_not_tried_again(
     answer = plan(trainer(), spec(), _tried(result, phase))
     assert isinstance(answer, Plan) is again
     if isinstance(answer, Refusal):
-        assert answer.reason is Reason.QUARANTINED
+        held = result is VerdictResult.INCONCLUSIVE
+        assert answer.reason is (Reason.UNDECIDED if held else Reason.QUARANTINED)
         assert "p-1" in answer.message
 
 

@@ -13,6 +13,12 @@ INJECT_LABEL = f"{GROUP}/inject"
 INJECTED_LABEL = f"{GROUP}/injected"
 KNOBS_ANNOTATION = f"{GROUP}/knobs"
 APPROVED_ANNOTATION = f"{GROUP}/approved"
+ROLLBACK_ANNOTATION = f"{GROUP}/rollback"
+"""On a report: who wants its action taken back, and since when."""
+PAUSED_ANNOTATION = f"{GROUP}/paused-until"
+"""On a policy: a moment, or "resumed"; it holds the policy without a new generation of it."""
+RESUMED_ANNOTATION = f"{GROUP}/resumed-at"
+"""On a policy: when people said that the operator may go on after what it could not settle."""
 POLICY_LABEL = f"{GROUP}/policy"
 FINALIZER = f"{GROUP}/operator"
 GATE_LABEL = f"{GROUP}/gate-for"
@@ -34,6 +40,8 @@ class Condition(StrEnum):
     """An action is under way: applied, awaiting acknowledgement or verification."""
     LIMITED = "Limited"
     """Something keeps the operator from acting; the reason says what."""
+    RESTORED = "Restored"
+    """What was undone last left everything as it was before."""
 
 
 class Reason(StrEnum):
@@ -105,6 +113,13 @@ class Reason(StrEnum):
     GATE_SILENT = "GateSilent"
     GATE_BYPASSED = "GateBypassed"
     """Requests reach the workload that did not come through its gate."""
+    UNDECIDED = "Undecided"
+    """An action is held whose verdict stayed unclear: people decide."""
+    # Restored; NotRestored holds the operator back, too
+    RESTORED = "Restored"
+    NOT_RESTORED = "NotRestored"
+    STATE_DIFFERS = "StateDiffers"
+    """Some value is not what it was before the action that was undone."""
     # Events about an action
     BOTTLENECK_FOUND = "BottleneckFound"
     BOTTLENECK_CHANGED = "BottleneckChanged"
@@ -117,3 +132,5 @@ class Reason(StrEnum):
     ACTION_REVERTED = "ActionReverted"
     ACTION_SUPERSEDED = "ActionSuperseded"
     ACTION_ABANDONED = "ActionAbandoned"
+    ROLLED_BACK = "RolledBack"
+    ROLLBACK_REFUSED = "RollbackRefused"

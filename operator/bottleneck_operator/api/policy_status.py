@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from .ledger import Ledger
 from .meta import ContainerResources, Model, Setting, Time
 
 
@@ -130,6 +131,10 @@ class PolicyStatus(Model):
     last_action: LastAction | None = None
     next: str = Field("", description="What limits the workload since the last kept action.")
     next_report: int = Field(1, ge=1, description="Number of the next report's name.")
+    ledger: Ledger = Field(
+        default_factory=Ledger,
+        description="Predictions against outcomes of all actions; it outlives their reports.",
+    )
     baselines: list[BaselineStatus] = Field(
         default_factory=list,
         max_length=64,

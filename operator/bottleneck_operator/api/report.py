@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from .consequences import Circumstances, RevertVerdict, Rollback
 from .meta import ContainerResources as ContainerResources
 from .meta import Model, ObjectMeta, Rule, Setting, TargetRef, Time
 from .policy import Disruption
@@ -385,6 +386,9 @@ class ReportSpec(Model):
     supersedes: str = Field(
         "", description="Name of the open report whose action this one carries further, if any."
     )
+    circumstances: Circumstances | None = Field(
+        None, description="Under what it was decided: a miss is repeated only once this changed."
+    )
     refusal: str = Field("", description="Why nothing is done, when nothing is done.")
 
 
@@ -437,6 +441,12 @@ class ReportStatus(Model):
     closed_at: Time | None = None
     after: list[float] = Field(default_factory=list)
     verdict: Verdict | None = None
+    revert: RevertVerdict | None = Field(
+        None, description="Whether all is as it was before, once the action was undone."
+    )
+    rollback: Rollback | None = Field(
+        None, description="The newest request of people to take the action back."
+    )
     timeline: list[TimelineEntry] = Field(default_factory=list)
     next: str = Field("", description="What limits the workload now, after a kept action.")
 

@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 refused, not found or not usable (a message says why and w
 2 wrong usage, and from ``diagnose-graph`` and ``verify`` a file that cannot be read; 130 ended by
 Ctrl-C before there was a result. ``explain`` and ``diagnose`` end with 0 whether something is
 wrong with the workload or not: read ``causes`` of ``-o json``. A recording ended by Ctrl-C is
-whole, and 0.
+whole, and 0. ``rollback``, ``pause`` and ``resume`` may be repeated: what is so already is 0.
+``rollback`` ends with 0 once the operator has begun, also where it did not answer in time (read
+``accepted`` of ``-o json``), and with 1 where it refuses. ``history`` without any action is 0.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ COMMANDS = {
     "verify": "say whether an action helped",
     "record": "write telemetry of pods to a file",
     "approve": "apply a recommended action",
+    "history": "show what was done and what became of it",
+    "rollback": "take an action back",
+    "pause": "hold policies as they are",
+    "resume": "let policies go on",
     "inject": "add the telemetry sidecar to manifests",
 }
 """Subcommands in the order of --help. Each is a module of this folder with ``add_parser``, which is
@@ -35,6 +41,9 @@ Examples:
   kubectl bottleneck diagnose-graph --help
   kubectl bottleneck verify --help
   kubectl bottleneck approve ranker-3 -n ml
+  kubectl bottleneck history ranker -n ml
+  kubectl bottleneck rollback ranker-3 -n ml
+  kubectl bottleneck pause ranker -n ml --for 2h
   kubectl bottleneck inject -f deployment.yaml | kubectl apply -f -"""
 
 DEBUG = "BOTTLENECK_DEBUG"

@@ -25,11 +25,13 @@ from ..decide.lifecycle import (
     Step,
     desired_knobs,
     desired_sizes,
+    issued_generation,
     last_change,
     next_step,
     own_knobs,
     superseded_by,
 )
+from ..decide.rollback import built_upon, wish_of
 from ..decide.some_first import choose, divisible, in_scope, part_of, untouched
 from ..decide.trading import OtherSide, other_side
 from ..diagnose.objectives import all_met
@@ -93,7 +95,8 @@ class Actions:
     ) -> None:
         known = self.services.reports.of(policy)
         for report in known:
-            if report.status.phase.open or report.status.phase is Phase.RECOMMENDED:
+            waiting = report.status.phase is Phase.RECOMMENDED or wish_of(report) is not None
+            if report.status.phase.open or waiting:
                 for _ in range(STEPS_A_TURN):
                     progress = self._progress(policy, report, observation, histories, running, now)
                     step = next_step(report, progress, now_utc(now))
@@ -184,6 +187,8 @@ class Actions:
             images=self._judging.images(policy, report),
             met=all_met(policy.spec.objectives, observation),
             superseded_by=superseded_by(report, known),
+            built_upon=built_upon(report, known),
+            issued_generation=issued_generation(known),
         )
 
     def _halves(

@@ -15,9 +15,12 @@ from dataclasses import dataclass, field, replace
 
 from ..act import knobs as act_knobs
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
+from ..api.consequences import Circumstances
+from ..api.pause import resumed_at, with_pause
 from ..api.policy import BottleneckPolicy, Mode
 from ..api.policy_status import BaselineStatus, PolicyStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
+from ..decide.circumstances import circumstances
 from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Plan, Refusal
 from ..decide.idle import IDLE, decide_idle
@@ -37,6 +40,7 @@ from ..report.reports import now_utc
 from ..report.status import Problem, View, status_of, substance
 from ..verify.measure import percentile
 from .actions import Actions
+from .aftermath import Aftermath
 from .gather import Gatherer, Seen
 from .services import Services
 from .trader import Trader
@@ -67,6 +71,7 @@ class PolicyLoop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _gatherer: Gatherer = field(init=False)
     _actions: Actions = field(init=False)
+    _aftermath: Aftermath = field(init=False)
     _trader: Trader = field(init=False)
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
@@ -77,6 +82,7 @@ class PolicyLoop:
     def __post_init__(self) -> None:
         self._gatherer = Gatherer(self.services, self.key, self.wake)
         self._actions = Actions(self.services, self._gatherer)
+        self._aftermath = Aftermath(self.services, self._gatherer)
         self._trader = Trader(self.services, self.key, self._gatherer)
 
     async def turn(self, policy: BottleneckPolicy, now: float) -> None:
@@ -85,6 +91,7 @@ class PolicyLoop:
         if self._status is not None:
             # The watch may still show an older status than the one written here.
             policy = policy.model_copy(update={"status": self._status})
+        policy = with_pause(policy, now)
         if not self._loaded:
             # A new process knows nothing of what an earlier one began; it asks before it acts.
             await reports.load(self.services.kube, policy, self.services.reports)
@@ -143,6 +150,7 @@ class PolicyLoop:
             texts=seen.facts.texts,
             decision=short if short is not None and _waits(decision) else decision,
             trades=self._trader.sentences(policy),
+            facts=self._facts(policy, seen, services.reports.of(policy), now),
             reports=services.reports.of(policy),
             trouble=self._actions.trouble,
         )
@@ -199,7 +207,9 @@ class PolicyLoop:
 
     async def _decide(self, policy: BottleneckPolicy, seen: Seen, now: float) -> Decision | None:
         known = self.services.reports.of(policy)
-        facts = self._facts(policy, seen, known)
+        facts = self._facts(policy, seen, known, now)
+        await self._aftermath.judge(policy, seen, facts, now)
+        facts = replace(facts, reports=self.services.reports.of(policy))
         self._trader.offer(policy, seen, facts, now)
         # First of all: somebody who waits at the gate waits for no other action.
         rest = decide_idle(self._gatherer.gate(policy, now), policy.spec, facts, now)
@@ -263,6 +273,7 @@ class PolicyLoop:
             seen.histories,
             breached_at,
             time.time(),
+            self._circumstances(seen, now),
         )
         if isinstance(planned, Refusal):
             return planned
@@ -273,8 +284,22 @@ class PolicyLoop:
         await self._actions.step_all(policy, seen.observation, seen.histories, seen.running, now)
         return decision
 
+    def _circumstances(self, seen: Seen, now: float) -> Circumstances:
+        target = self._gatherer.target
+        return circumstances(
+            target.workload.template if target else "",
+            (pod.node for pod in seen.running),
+            target.replicas if target else None,
+            self._gatherer.trail,
+            now,
+        )
+
     def _facts(
-        self, policy: BottleneckPolicy, seen: Seen, known: tuple[BottleneckReport, ...]
+        self,
+        policy: BottleneckPolicy,
+        seen: Seen,
+        known: tuple[BottleneckReport, ...],
+        now: float,
     ) -> Facts:
         target = self._gatherer.target
         wanted = desired_knobs(known)
@@ -299,6 +324,9 @@ class PolicyLoop:
             trail=self._gatherer.trail,
             rollout=target.workload.rollout if target else None,
             breached_since=self._gatherer.onset.breached_at,
+            circumstances=self._circumstances(seen, now),
+            ledger=policy.status.ledger,
+            resumed_at=resumed_at(policy),
         )
 
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:

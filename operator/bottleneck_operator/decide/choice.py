@@ -17,7 +17,7 @@ from .remedies import MEANS
 def priced(action: Action, observation: Observation, facts: Facts) -> Action:
     """The action with what it costs, and with the prediction that earlier outcomes leave of it."""
     latency = observation.type is WorkloadType.INFERENCE
-    known = record(facts.reports, action.cause, action.type)
+    known = record(facts.reports, action.cause, action.type, facts.ledger)
     change = action.replicas
     cost = Cost(
         disruption=MEANS[action.type],
@@ -28,7 +28,7 @@ def priced(action: Action, observation: Observation, facts: Facts) -> Action:
     action = action.model_copy(update={"cost": cost})
     if action.image is not None:
         return action  # predicted from what its newest canary measured, not from a model
-    return corrected(action, facts.reports, latency)
+    return corrected(action, facts.reports, latency, facts.ledger)
 
 
 def choose(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..api.conditions import Reason
+from ..api.consequences import Circumstances
+from ..api.ledger import Ledger
 from ..api.meta import Setting
 from ..api.report import Action, Alternative, BottleneckReport, Symptom, Trade
 from ..observe.containers import ResizeState
@@ -65,6 +67,12 @@ class Facts:
     rollout: Rollout | None = None
     """The images of the target and how it replaces its pods."""
     breached_since: float | None = None
+    circumstances: Circumstances = field(default_factory=Circumstances)
+    """Under what is decided now; a miss under other ones may be tried again."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Outcomes of actions whose reports may be gone."""
+    resumed_at: float | None = None
+    """When people said that the operator may go on, seconds since the Unix epoch."""
 
 
 @dataclass(frozen=True, slots=True)

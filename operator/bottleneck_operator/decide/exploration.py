@@ -22,6 +22,7 @@ from ..diagnose.predicates import holds
 from ..observe.observation import Observation, WorkloadType
 from .combined import together
 from .decision import Facts
+from .holds import TRIAL
 from .points import changed, effective, here, knobs_of, visited
 from .remedies import MEANS, REMEDIES
 from .remedies.common import WORTH
@@ -191,5 +192,5 @@ def as_trial(action: Action) -> Action:
     if prediction is not None:
         basis = f"a trial, no cause is confirmed: {prediction.basis}"
         prediction = prediction.model_copy(update={"basis": basis})
-    changes = {"summary": f"trial: {action.summary}", "prediction": prediction}
+    changes = {"summary": f"{TRIAL}{action.summary}", "prediction": prediction}
     return action.model_copy(update=changes)

@@ -12,7 +12,10 @@ from ..api.conditions import Reason
 from ..api.policy import Disruption, PolicySpec
 from ..api.report import Action, Aim, BottleneckReport, Phase, VerdictResult
 from ..observe.windows import WINDOW_SECONDS
+from .circumstances import CHANGES, changed
 from .decision import Facts, Refusal
+from .holds import changed_since, unsettled
+from .ledger import change_of, missed
 from .points import left_for_better, same_point
 from .remedies import MEANS
 
@@ -41,8 +44,14 @@ def too_strong(action: Action, spec: PolicySpec) -> Refusal | None:
 
 
 def too_soon(spec: PolicySpec, facts: Facts, now: float) -> Refusal | None:
-    """Whether an open action, the cooldown or the number of actions an hour holds the next one."""
-    return under_way(facts) or _resting(spec, facts, now) or over_budget(spec, facts, now)
+    """Whether an open action, an undone one, the cooldown or the number of actions an hour holds
+    the next one."""
+    return (
+        under_way(facts)
+        or unsettled(facts, now)
+        or _resting(spec, facts, now)
+        or over_budget(spec, facts, now)
+    )
 
 
 def under_way(facts: Facts) -> Refusal | None:
@@ -145,36 +154,41 @@ def saved_enough(spec: PolicySpec, facts: Facts, now: float) -> bool:
 
 
 def quarantined(action: Action, facts: Facts, now: float) -> Refusal | None:
-    """The same action for the same cause is not tried again after a miss, until the policy was
-    changed: what did not help a minute ago will not help now. Of replicas that holds for so many or
-    fewer, and for half an hour: more of them are for another load, and so are those of later. Nor
-    is one tried that a kept action would have to be undone for."""
+    """The same action for the same cause is not tried again after a miss, until something changed
+    (``circumstances.py``): what did not help a minute ago will not help now. Of replicas that holds
+    for so many or fewer, and for half an hour: more of them are for another load, and so are those
+    of later. Nor is one tried that a kept action would have to be undone for."""
     if better := left_for_better(action, facts, now):
         message = f"{action.summary} would undo {better}, which helped"
         return Refusal(Reason.QUARANTINED, message)
     for report in facts.reports:
         before, verdict = report.spec.action, report.status.verdict
-        if before is not None and before.grows and not _vain(report, action, now):
+        if before is None or not missed(report) or before.type != action.type:
             continue
-        missed = report.status.phase is Phase.REVERTED or (
-            verdict is not None and verdict.result is not VerdictResult.IMPROVED
-        )
+        again = _vain(report, action, now) if before.grows else _same(before, action, facts)
         if (
-            before is not None
-            and before.aim is Aim.IMPROVE
-            and missed
+            again
             and (before.cause == action.cause or before.grows)
-            and before.type == action.type
-            and (before.grows or _same(before, action, facts))
-            and report.spec.policy_generation == facts.policy_generation
+            and not changed_since(report, facts)
         ):
             result = verdict.result if verdict else report.status.phase
-            return Refusal(
-                Reason.QUARANTINED,
-                f"{action.summary} was tried by {report.metadata.name} and ended {result}; it is "
-                "tried again when the policy changes",
-            )
+            return _quarantine(action, report.metadata.name, str(result))
+    for miss in facts.ledger.misses:  # of reports that may be gone
+        if (
+            miss.change == change_of(action)
+            and miss.policy_generation == facts.policy_generation
+            and not changed(miss.circumstances, facts.circumstances, action)
+        ):
+            return _quarantine(action, miss.report, miss.result)
     return None
+
+
+def _quarantine(action: Action, report: str, result: str) -> Refusal:
+    return Refusal(
+        Reason.QUARANTINED,
+        f"{action.summary} was tried by {report} and ended {result}; it is tried again when"
+        f" {CHANGES} changes",
+    )
 
 
 def _vain(report: BottleneckReport, action: Action, now: float) -> bool:
@@ -195,19 +209,8 @@ def _same(before: Action, action: Action, facts: Facts) -> bool:
     """Whether an action is the same one again."""
     if before.knobs is not None and action.knobs is not None:
         return same_point(before.knobs, action.knobs, facts)
-    return before.knobs is action.knobs and _desired(before) == _desired(action)
+    return before.knobs is action.knobs and _change(before) == _change(action)
 
 
-def _desired(action: Action) -> object:
-    """Of a resize it is the direction: the amount follows from a figure that moves a little with
-    every window."""
-    if action.replicas is not None:
-        return action.replicas.desired
-    if action.image is not None:
-        return action.image.container, action.image.desired
-    if action.hpa is not None:
-        return action.hpa.desired
-    assert action.resources is not None
-    change = action.resources
-    new, old = change.desired.model_dump(), change.replaces.model_dump()
-    return change.container, [name for name in new if new[name] != old[name]]
+def _change(action: Action) -> str:
+    return change_of(action.model_copy(update={"cause": ""}))

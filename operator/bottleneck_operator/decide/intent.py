@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from ..api.conditions import Reason
+from ..api.consequences import Circumstances
 from ..api.policy import BottleneckPolicy, Mode
 from ..api.report import Action, Aim, BottleneckReport, Phase, ReportSpec
 from ..diagnose.diagnosis import Diagnosis
@@ -33,6 +34,7 @@ def intent(
     histories: Mapping[str, History],
     breached_at: float,
     now: float,
+    circumstances: Circumstances | None = None,
 ) -> ReportSpec | Refusal:
     """The spec of the report to record; a refusal while there is too little to compare with, since
     what was never measured before could never be judged after."""
@@ -70,6 +72,7 @@ def intent(
         alternatives=list(plan.alternatives),
         trade=plan.trade,
         supersedes=plan.supersedes,
+        circumstances=circumstances,
     )
 
 

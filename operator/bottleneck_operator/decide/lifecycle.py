@@ -12,6 +12,7 @@ What begins on some of the replicas (an image; knobs and sizes of several server
 Applied and Verifying twice: with the stage Canary, and after a good verdict on that with the stage
 Rolled. Which replicas it begins on is recorded while it is Planned.
 A change of replicas that a later report carries further is Kept from Applied or Verifying.
+What people take back (``rollback.py``) goes to Reverting from wherever it stands, Kept included.
 
 Each step is recorded before the next begins, and each effect is idempotent, so any process can
 take over at any point.
@@ -39,6 +40,7 @@ from ..observe.windows import WINDOW_SECONDS
 from .effects import effect_of
 from .effects.standing import Effect, Progress, Standing
 from .halves import on_some, some_first
+from .rollback import answer, as_issued
 from .step import Next as Next
 from .step import Step as Step
 from .trading import ruling, unsettled
@@ -50,7 +52,9 @@ be carried further by another report."""
 
 def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Next:
     """What to do with an open report at ``now``."""
-    phase, action = report.status.phase, report.spec.action
+    phase, action = report.status.phase, as_issued(report)
+    if not (phase.open and progress.target_gone) and (told := answer(report, progress, now)):
+        return Next(Step.MOVE, told.phase, told.reason, told.message, rollback=told.rollback)
     if not phase.open and phase is not Phase.RECOMMENDED:
         return Next(Step.WAIT)
     if action is None:
@@ -229,7 +233,7 @@ def desired_knobs(reports: Iterable[BottleneckReport]) -> DesiredKnobs | None:
 
 def own_knobs(report: BottleneckReport) -> DesiredKnobs | None:
     """The knobs that the pods that a report acts on should carry in its phase, if it has any."""
-    action, phase = report.spec.action, report.status.phase
+    action, phase = as_issued(report), report.status.phase
     if action is None or action.knobs is None:
         return None
     change = action.knobs
@@ -271,9 +275,9 @@ def issued_generation(reports: Iterable[BottleneckReport]) -> int:
     """The newest generation that any report has reserved; the next one is higher."""
     newest = 0
     for report in reports:
-        if report.spec.action is not None and report.spec.action.knobs is not None:
+        if (action := as_issued(report)) is not None and action.knobs is not None:
             # Its undoing takes the next number.
-            newest = max(newest, report.spec.action.knobs.generation + 1)
+            newest = max(newest, action.knobs.generation + 1)
     return newest
 
 

@@ -24,6 +24,7 @@ from .guards import (
     too_strong,
     under_way,
 )
+from .holds import undecided
 from .lifecycle import ON_TRIAL
 from .remedies import REMEDIES, SAVINGS
 from .remedies.owners import room_for, through_hpa
@@ -65,7 +66,12 @@ def decide(
         for remedy in entry.remedies:
             answer = REMEDIES[remedy](cause, observation, spec, facts)
             if isinstance(answer, Action):
-                answer = too_strong(answer, spec) or quarantined(answer, facts, now) or answer
+                answer = (
+                    too_strong(answer, spec)
+                    or undecided(answer, facts)
+                    or quarantined(answer, facts, now)
+                    or answer
+                )
             if isinstance(answer, Action):
                 plans.append(priced(answer, observation, facts))
             else:

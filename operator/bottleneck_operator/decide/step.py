@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..api.conditions import Reason
+from ..api.consequences import Rollback
 from ..api.report import Phase, Stage, Verdict
 from ..api.split import Split
 
@@ -35,3 +36,5 @@ class Next:
     """The stage that begins with it, of what begins on some replicas."""
     split: Split | None = None
     """The replicas that were chosen."""
+    rollback: Rollback | None = None
+    """The answer to people who want the action taken back."""

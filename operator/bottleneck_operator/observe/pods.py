@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from .containers import (
     sizes_of,
     trouble_with_resize,
 )
-from .documents import Document
+from .documents import Document, clean
 from .selectors import Selector, matches
 from .troubles import Trouble, remembered, trouble_of
 
@@ -40,6 +41,7 @@ class Pod:
     resize: ResizeTrouble | None = None
     devices: tuple[tuple[str, float], ...] = ()
     """Extended resources that its containers take together, by name."""
+    node: str = ""
 
     def size(self, container: str) -> ResizeState | None:
         """The size of one container, or None where the pod has none of that name."""
@@ -78,6 +80,8 @@ def pod_of(document: Document) -> Pod:
         containers=sizes_of(document),
         devices=devices_of(document),
         resize=trouble_with_resize(conditions),
+        # A fleet has many pods on few nodes.
+        node=sys.intern(clean((document.get("spec") or {}).get("nodeName"), 253)),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..api.conditions import AGENT_CONTAINER
 from .documents import Document, clean, items, part, seconds_of
 from .rollout import GITOPS, Rollout, rollout_of
+from .template import digest_of
 
 REVISION = "deployment.kubernetes.io/revision"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
@@ -57,6 +58,8 @@ class Workload:
     refused: str = ""
     """The words with which the API server refused a pod, where the target's status has them."""
     rollout: Rollout = field(default_factory=Rollout)
+    template: str = ""
+    """Digest of the pod templates."""
 
 
 def workload_of(target: Document, replicas: int | None = None) -> Workload:
@@ -79,6 +82,7 @@ def workload_of(target: Document, replicas: int | None = None) -> Workload:
         missing=missing,
         refused=refusal_of(status),
         rollout=rollout_of(target),
+        template=digest_of(spec),
     )
 
 

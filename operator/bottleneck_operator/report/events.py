@@ -25,6 +25,7 @@ NORMAL = {
     Reason.ACTION_KEPT,
     Reason.AWAITING_APPROVAL,
     Reason.OBJECTIVES_MET,
+    Reason.ROLLED_BACK,
 }
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from ..api.conditions import GROUP, POLICY_LABEL, REPORTS, VERSION
+from ..api.consequences import RevertVerdict
 from ..api.meta import ObjectMeta
 from ..api.policy import BottleneckPolicy
 from ..api.report import (
@@ -158,6 +159,16 @@ async def set_next(
     return await set_status(kube, store, report, status)
 
 
+async def set_revert(
+    kube: Kube, store: ReportStore, report: BottleneckReport, revert: RevertVerdict
+) -> BottleneckReport:
+    """Writes whether all is as it was before an action; guarded as ``set_status`` is."""
+    entry = TimelineEntry(time=revert.at, what=str(revert.result), message=revert.reason)
+    timeline = [*report.status.timeline, entry][-TIMELINE:]
+    status = report.status.model_copy(update={"revert": revert, "timeline": timeline})
+    return await set_status(kube, store, report, status)
+
+
 def advanced(
     status: ReportStatus, step: Next, now: datetime, after: list[float] | None = None
 ) -> ReportStatus:
@@ -170,6 +181,10 @@ def advanced(
             TimelineEntry(time=now, what=str(step.reason or phase), message=step.message),
         ][-TIMELINE:],
     }
+    if step.rollback is not None:
+        changes["rollback"] = step.rollback
+        if step.rollback.refused:
+            return status.model_copy(update=changes)
     if phase is Phase.APPLIED and status.applied_at is None:
         changes["applied_at"] = now
     if step.stage is not None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from ..api.conditions import Condition, Reason
+from ..api.pause import pause_of
 from ..api.policy import BottleneckPolicy
 from ..api.policy_status import (
     BaselineStatus,
@@ -20,13 +21,15 @@ from ..api.policy_status import (
     SizeStatus,
 )
 from ..api.report import BottleneckReport, Phase
-from ..decide.advice import recommendations
-from ..decide.decision import Plan, Refusal
+from ..decide.advice import MOST, recommendations
+from ..decide.decision import Facts, Plan, Refusal
 from ..decide.effects.knobs import acknowledged
+from ..decide.ledger import settled
 from ..decide.lifecycle import desired_knobs, desired_sizes
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
 from ..observe.observation import Observation
+from .consequences import restored, undecided_ones
 
 
 class _Condition(Protocol):
@@ -55,6 +58,8 @@ class View:
     texts: Mapping[str, str] = field(default_factory=dict)
     """Other people's words, under the names of the signals that they go with."""
     decision: Plan | Refusal | None = None
+    facts: Facts | None = None
+    """What the decision went by."""
     reports: Sequence[BottleneckReport] = field(default_factory=tuple)
     trouble: str = ""
     """Why the action under way does not get on."""
@@ -94,11 +99,12 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         )
 
     conditions = [
-        _ready(view, policy, condition),
+        _ready(view, policy, now, condition),
         _telemetry(view, condition),
         _bottlenecked(view, condition),
         _progressing(view, condition),
         _limited(view, condition),
+        condition(Condition.RESTORED, *restored(view.reports, view.facts, now.timestamp())),
     ]
     diagnosis, observation = view.diagnosis, view.observation
     top = diagnosis.causes[0] if diagnosis and diagnosis.causes else None
@@ -115,9 +121,14 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         if top
         else None,
         why=_sentences(diagnosis.whys) if diagnosis else "",
-        recommendations=recommendations(diagnosis, observation.type)
-        if diagnosis and observation
-        else [],
+        recommendations=[
+            *undecided_ones(view.reports, view.facts),
+            *(
+                recommendations(diagnosis, observation.type)
+                if diagnosis is not None and observation is not None
+                else ()
+            ),
+        ][:MOST],
         knobs=_knobs(view),
         sizes=[
             SizeStatus(
@@ -132,15 +143,19 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         next_report=max(
             [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
+        ledger=settled(policy.status.ledger, view.reports),
         baselines=list(view.baselines),
     )
 
 
-def _ready(view: View, policy: BottleneckPolicy, condition: _Condition) -> ConditionStatus:
+def _ready(
+    view: View, policy: BottleneckPolicy, now: datetime, condition: _Condition
+) -> ConditionStatus:
     if view.problem is not None:
         return condition(Condition.READY, False, view.problem.reason, view.problem.message)
     if policy.spec.paused:
-        return condition(Condition.READY, False, Reason.PAUSED, "spec.paused is true")
+        paused = pause_of(policy, now.timestamp())
+        return condition(Condition.READY, False, Reason.PAUSED, paused)
     return condition(
         Condition.READY, True, Reason.ACCEPTED, f"looks after {policy.spec.target_ref}"
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..api import units
 from ..api.policy import BottleneckPolicy
-from ..api.report import BottleneckReport, Metric
+from ..api.report import Action, BottleneckReport, Metric
 from ..observe.history import History
 from ..observe.observation import Observation, WorkloadType
 from ..observe.series import arrival_rate, drained_at, goodput_series, latency_series
@@ -101,14 +101,35 @@ def after(
     return figures if worth == 1 else [round(figure * worth, 6) for figure in figures]
 
 
+def since_undone(
+    policy: BottleneckPolicy,
+    report: BottleneckReport,
+    histories: Mapping[str, History],
+    since: float,
+    now: float,
+) -> list[float]:
+    """The metric since an undone action has no effect any more, without the warm-up."""
+    action, metric = report.spec.action, report.spec.metric
+    start = _settled(since, action, metric, histories) if action is not None else None
+    if start is None:
+        return []
+    return series(policy, metric, histories, start, now, report.spec.bin_seconds)
+
+
 def settled_from(report: BottleneckReport, histories: Mapping[str, History]) -> float | None:
     """From when on figures tell of the new state alone; None while that is not known."""
     since, action = report.status.acknowledged_at, report.spec.action
     if since is None or action is None:
         return None
-    start = since.timestamp() + WARM_UP.get(action.type, 0.0)
-    if report.spec.metric.lower_is_better:
-        backlog = drained_at(histories.values(), since.timestamp())
+    return _settled(since.timestamp(), action, report.spec.metric, histories)
+
+
+def _settled(
+    since: float, action: Action, metric: Metric, histories: Mapping[str, History]
+) -> float | None:
+    start = since + WARM_UP.get(action.type, 0.0)
+    if metric.lower_is_better:
+        backlog = drained_at(histories.values(), since)
         # Who came while the backlog was worked off still stood behind its end.
         follower = None if backlog is None else drained_at(histories.values(), backlog)
         if follower is None:

@@ -86,3 +86,7 @@ class Progress:
     """Whether every objective is known to be met now."""
     superseded_by: str = ""
     """Name of the report that carries this one's action further, if any."""
+    built_upon: str = ""
+    """Name of a later report that changed the same thing and stands, if any."""
+    issued_generation: int = 0
+    """Newest knobs generation that any report has reserved."""

@@ -1,0 +1,95 @@
+"""Whether a workload came back after an action was undone. Pure.
+
+The question is another one than that of an action: not whether something got better, but whether
+what was taken is there again. So it is a test of non-inferiority, on the newest figures: coming
+back may take a while, and what is better than before has come back, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ..api.consequences import RevertResult
+from .judge import ALPHA, MATTERS, MIN_BEFORE
+
+LOOKS = (8, 15, 30, 60)
+"""Numbers of bins after the undoing at which it is looked whether the metric is back."""
+
+REVERT_SECONDS = 120.0
+"""How long the metric has to come back once all that is wanted runs again, and is heard of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """The judgement: medians before the action and since the undoing, the relative change between
+    them with its 95% interval, and the one-sided p of its being worse."""
+
+    result: RevertResult
+    reason: str
+    before: float | None = None
+    after: float | None = None
+    effect: float | None = None
+    interval: tuple[float, ...] = ()
+    p_value: float | None = None
+    bins: tuple[int, ...] = ()
+
+
+def judge_revert(
+    before: Sequence[float], after: Sequence[float], lower_is_better: bool, late: bool
+) -> Restoration | None:
+    """Whether the metric came back, or None while it is worth waiting. ``before`` and ``after`` are
+    one figure for each bin, oldest first, without warm-up; ``late`` tells that there will be no
+    more. Restored: the worse end of the interval is less than 10% from before. NotRestored: at the
+    end the later half of the figures is worse by 10% or more, and by more than chance explains."""
+    n = (len(before), len(after))
+    if len(before) < MIN_BEFORE or not np.median(before) > 0:
+        return Restoration(RevertResult.NO_DATA, "there are no figures from before it", bins=n)
+    look = max((size for size in LOOKS if size <= len(after)), default=0)
+    if look == 0:
+        reason = f"only {len(after)} of {LOOKS[0]} figures came since it was undone"
+        return Restoration(RevertResult.NO_DATA, reason, bins=n) if late else None
+    old = np.asarray(before, dtype=float)
+    # The newest ones: what still was on its way back does not count.
+    new = np.asarray(after[-max(LOOKS[0], look // 2) :], dtype=float)
+    effect = float(np.median(new)) / float(np.median(old)) - 1
+    low, high = _interval(old, new)
+    worse, end = (effect, high) if lower_is_better else (-effect, -low)
+    tail = "greater" if lower_is_better else "less"
+    flat = np.ptp(np.concatenate([old, new])) == 0
+    p_value = 1.0 if flat else float(stats.mannwhitneyu(new, old, alternative=tail).pvalue)
+    figures = f"median {effect:+.0%} against before the action, p={p_value:.1g} for worse"
+
+    def found(result: RevertResult, reason: str) -> Restoration:
+        return Restoration(
+            result=result,
+            reason=reason,
+            before=float(np.median(old)),
+            after=float(np.median(new)),
+            effect=round(effect, 4),
+            interval=(round(low, 4), round(high, 4)),
+            p_value=float(f"{p_value:.2g}"),
+            bins=(len(old), len(new)),
+        )
+
+    if end < MATTERS:
+        return found(RevertResult.RESTORED, figures)
+    if not late and look < LOOKS[-1]:
+        return None
+    if worse >= MATTERS and p_value < ALPHA:
+        return found(RevertResult.NOT_RESTORED, figures)
+    if worse < MATTERS:
+        return found(RevertResult.RESTORED, f"{figures}; no worse than before can be told")
+    return found(RevertResult.NO_DATA, f"{figures}; still unclear")
+
+
+def _interval(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+    """95% bootstrap interval of the relative change of the median, with a fixed seed."""
+    rng = np.random.default_rng(0)
+    olds = np.median(rng.choice(old, (2000, len(old))), axis=1)
+    news = np.median(rng.choice(new, (2000, len(new))), axis=1)
+    low, high = np.percentile(news / np.maximum(olds, 1e-12) - 1, [2.5, 97.5])
+    return float(low), float(high)
