@@ -158,7 +158,9 @@ class Actions:
             **self._hpa(report),
             in_force_at=in_force_at(histories.values(), own.generation) if own else None,
             annotated=bool(running) and own is not None and not act_knobs.outdated(running, own),
-            target_gone=target is None or target.finished,
+            target_gone=target is None
+            or target.finished
+            or report.spec.target_uid not in ("", target.uid),
             newest_generation=others.generation if others else 0,
             another_open=any(
                 r.status.phase.open for r in known if r.metadata.name != report.metadata.name
@@ -375,5 +377,4 @@ class Actions:
         if not report.status.phase.open:
             # What is breached after an action is a new breach.
             self.gatherer.onset.breached_at = None
-            await reports.prune(services.kube, services.reports, policy)
         return report

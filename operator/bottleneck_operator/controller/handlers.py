@@ -49,7 +49,7 @@ def services() -> Services:
 
 
 @kopf.on.startup()
-async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     global _services
     settings.posting.enabled = False  # the recorder posts, with less noise
     settings.persistence.finalizer = FINALIZER
@@ -61,6 +61,7 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     # kopf's default backs off for up to minutes; an API server that came back is wanted at once.
     settings.networking.error_backoffs = [0.1, 0.5, 1, 1, 2, 2, 5, 5, 5]
     kube = await Kube.connect(os.environ.get("KUBECONFIG"))
+    kube.fence = memo.fence
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
 
 

@@ -26,7 +26,7 @@ from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide, follow
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
-from ..kube import JSON_PATCH
+from ..kube import JSON_PATCH, KubeError
 from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
@@ -48,6 +48,9 @@ FIGURES_SECONDS = 10.0
 
 BASELINES_SECONDS = 60.0
 """How often what was learnt is taken into the status: a restart loses no more than that."""
+
+PRUNE_SECONDS = 60.0
+"""How often reports that are too many or too old are looked for."""
 
 NEXT_SECONDS = 600.0
 """How long after an action was kept the constraint that it exposed is looked for: what is seen
@@ -72,6 +75,9 @@ class PolicyLoop:
     _status_written: float = 0.0
     _baselines: list[BaselineStatus] = field(default_factory=list)
     _baselines_taken: float = 0.0
+    _pruned: float = 0.0
+    _version: str = ""
+    """Resource version of the policy with the status that was written last."""
     _loaded: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +100,10 @@ class PolicyLoop:
             self._loaded = True
         view = replace(await self._advance(policy, now), baselines=self._learnt(now))
         await self._write_status(policy, view, now)
+        if now - self._pruned >= PRUNE_SECONDS:
+            # By the clock that the reports were written by.
+            await reports.prune(self.services.kube, self.services.reports, policy, time.time())
+            self._pruned = now
 
     def leave(self) -> None:
         """Nothing is followed any more."""
@@ -304,6 +314,8 @@ class PolicyLoop:
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:
         """The intent, in the API before anything changes."""
         phase = Phase.RECOMMENDED if planned.approval_required else Phase.PLANNED
+        if (target := self._gatherer.target) is not None:
+            planned = planned.model_copy(update={"target_uid": target.uid})
         report = await reports.create(
             self.services.kube, self.services.reports, policy, planned, phase
         )
@@ -348,9 +360,25 @@ class PolicyLoop:
             f"/apis/{GROUP}/{VERSION}/namespaces/{metadata.namespace}/{POLICIES}/"
             f"{metadata.name}/status"
         )
-        body = [{"op": "add", "path": "/status", "value": status.dump()}]
-        await self.services.kube.patch(path, body, JSON_PATCH)
+        body = [
+            {"op": "add", "path": "/status", "value": status.dump()},
+            # Guarded as every write is: a process that is late must not write what was true once.
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": self._newest(policy)},
+        ]
+        try:
+            written = await self.services.kube.patch(path, body, JSON_PATCH)
+        except KubeError as error:
+            if not error.conflict:
+                raise
+            log.debug("status of %s: the policy has just changed; the next turn writes it", path)
+            return
+        self._version = (written.get("metadata") or {}).get("resourceVersion", "")
         self._status, self._status_written = status, now
+
+    def _newest(self, policy: BottleneckPolicy) -> str:
+        """The newest version of the policy that is known: the watch may lag behind the answer."""
+        seen = policy.metadata.resource_version
+        return max(seen, self._version, key=lambda version: int(version or 0))
 
 
 def _unplaced(seen: Seen) -> str:
