@@ -105,8 +105,9 @@ class Election:
                 if told != (told := self._holder):
                     log.info("stands by: %s leads", told)
             except (KubeError, *NO_ANSWER) as error:
-                if not (isinstance(error, KubeError) and error.conflict):  # another was quicker
-                    log.warning("the Lease %s cannot be had yet: %r", self._path, error)
+                quicker = isinstance(error, KubeError) and error.conflict
+                if not quicker and told != (told := repr(error)):
+                    log.warning("the Lease %s cannot be had yet: %s", self._path, told)
             await asyncio.sleep(self.seconds / RENEWALS / 2)
 
     async def keep(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from ..act import knobs as act_knobs
 from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.policy import BottleneckPolicy, Mode
-from ..api.policy_status import BaselineStatus, PolicyStatus
+from ..api.policy_status import BaselineStatus, PolicyStatus, TrailStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.constraint import constraint
 from ..decide.decision import Decision, Facts, Plan, Refusal
@@ -32,12 +32,14 @@ from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
 from ..observe.observation import Observation, Reading, WorkloadType
 from ..observe.pods import Pod
+from ..observe.trail import Trail
 from ..report import metrics, reports
 from ..report.reports import now_utc
 from ..report.status import Problem, View, status_of, substance
 from ..verify.measure import percentile
 from .actions import Actions
 from .gather import Gatherer, Seen
+from .onset import Onset
 from .services import Services
 from .trader import Trader
 
@@ -74,6 +76,7 @@ class PolicyLoop:
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
     _baselines: list[BaselineStatus] = field(default_factory=list)
+    _trail: list[TrailStatus] = field(default_factory=list)
     _baselines_taken: float = 0.0
     _pruned: float = 0.0
     _version: str = ""
@@ -95,10 +98,13 @@ class PolicyLoop:
             # A new process knows nothing of what an earlier one began; it asks before it acts.
             await reports.load(self.services.kube, policy, self.services.reports)
             self._gatherer.baselines = Baselines.restored(policy.status.baselines)
+            self._gatherer.trail = Trail.restored(policy.status.trail, now)
+            self._gatherer.onset = Onset.restored(policy.status)
             self._baselines_taken = now
             self._baselines = self._gatherer.baselines.statuses()
+            self._trail = policy.status.trail
             self._loaded = True
-        view = replace(await self._advance(policy, now), baselines=self._learnt(now))
+        view = self._remembered(await self._advance(policy, now), now)
         await self._write_status(policy, view, now)
         if now - self._pruned >= PRUNE_SECONDS:
             # By the clock that the reports were written by.
@@ -116,13 +122,22 @@ class PolicyLoop:
         self.leave()
         await self._actions.undo_unjudged(policy)
 
-    def _learnt(self, now: float) -> list[BaselineStatus]:
-        """What is usual for the workload, as the status has it. It moves with every window, and is
+    def _remembered(self, view: View, now: float) -> View:
+        """With what a new process goes on from. What was learnt moves with every window, and is
         worth a write only now and then."""
         if now - self._baselines_taken >= BASELINES_SECONDS:
             self._baselines = self._gatherer.baselines.statuses()
+            self._trail = self._gatherer.trail.statuses(now)
             self._baselines_taken = now
-        return self._baselines
+        onset = self._gatherer.onset
+        broke, worse = onset.breached_at, onset.degraded_at
+        return replace(
+            view,
+            baselines=self._baselines,
+            trail=self._trail,
+            breached_since=None if broke is None else now_utc(broke),
+            degraded_since=None if worse is None else now_utc(worse),
+        )
 
     # -- observe and diagnose --------------------------------------------------------------------
 

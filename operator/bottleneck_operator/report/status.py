@@ -18,6 +18,7 @@ from ..api.policy_status import (
     ObjectiveStatus,
     PolicyStatus,
     SizeStatus,
+    TrailStatus,
 )
 from ..api.report import BottleneckReport, Phase
 from ..decide.advice import recommendations
@@ -59,6 +60,9 @@ class View:
     trouble: str = ""
     """Why the action under way does not get on."""
     baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
+    trail: Sequence[TrailStatus] = field(default_factory=tuple)
+    breached_since: datetime | None = None
+    degraded_since: datetime | None = None
     trades: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
     """By the name of the report of an action under way: its side of a trade, and that in words."""
 
@@ -133,6 +137,9 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
             [policy.status.next_report, *(report.number + 1 for report in view.reports)]
         ),
         baselines=list(view.baselines),
+        trail=list(view.trail),
+        breached_since=view.breached_since,
+        degraded_since=view.degraded_since,
     )
 
 
@@ -251,6 +258,7 @@ def substance(status: PolicyStatus) -> PolicyStatus:
         update={
             "why": "",
             "baselines": [],
+            "trail": [],
             "conditions": [
                 c.model_copy(update={"message": "", "last_transition_time": None})
                 for c in status.conditions
