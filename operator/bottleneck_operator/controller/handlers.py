@@ -83,10 +83,9 @@ async def _claim_all(shared: Services) -> None:
             shared.claims.claim(f"{metadata.namespace}/{metadata.name}", policy)
 
 
-@kopf.on.event(GROUP, VERSION, POLICIES)
-async def policy_changed(event: Any, name: str, namespace: str | None, **_: Any) -> None:
-    if event["type"] == "DELETED":  # perhaps before its loop has begun
-        services().claims.drop(f"{namespace}/{name}")
+@kopf.on.event(GROUP, VERSION, POLICIES, when=lambda event, **_: event["type"] == "DELETED")
+async def policy_gone(name: str, namespace: str | None, **_: Any) -> None:
+    services().claims.drop(f"{namespace}/{name}")  # perhaps its loop had not begun
 
 
 @kopf.on.cleanup()
