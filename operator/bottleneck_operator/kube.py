@@ -7,7 +7,7 @@ with a scale subresource, and a dictionary says it all.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,13 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 TIMEOUT_SECONDS = 10.0
 """Longest that one request may take; the loop comes round again."""
+
+LEAST_SECONDS = 1.0
+"""A write that has less time than that does not begin."""
+
+
+class NotLeaderError(OSError):
+    """Nothing was written: another process may be the leader by now (``controller/lease.py``)."""
 
 
 class KubeError(Exception):
@@ -64,9 +71,11 @@ class Resource:
 
 
 class Kube:
-    """Requests to one API server. Use as an asynchronous context manager."""
+    """Requests to one API server. Use as an asynchronous context manager. ``fence`` gives the
+    seconds that are left for a write to end in; without it writes have the time of any request."""
 
     def __init__(self, api: client.ApiClient) -> None:
+        self.fence: Callable[[], float] | None = None
         self._api = api
         self._kinds: dict[tuple[str, str], Resource | None] = {}
 
@@ -95,9 +104,17 @@ class Kube:
         body: object = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        seconds: float = TIMEOUT_SECONDS,
     ) -> Object:
-        """One request. Raises ``KubeError`` for an answer that is not a success, and OSError or
-        TimeoutError where there is no answer."""
+        """One request. Raises ``KubeError`` for an answer that is not a success, OSError or
+        TimeoutError where there is no answer, and of these ``NotLeaderError`` where a write was not
+        even begun."""
+        if self.fence is not None and method != "GET":
+            seconds = min(seconds, self.fence())
+            if seconds < LEAST_SECONDS:
+                raise NotLeaderError("not written: the lease could not be renewed in time")
+            # The API server gives up by then as well, rather than to carry it out late.
+            query = {**(query or {}), "timeout": f"{seconds:.1f}s"}
         serialized = await self._api.param_serialize(
             method=method,
             resource_path=path,
@@ -107,7 +124,7 @@ class Kube:
             auth_settings=["BearerToken"],
         )
         try:
-            response = await self._api.call_api(*serialized, _request_timeout=TIMEOUT_SECONDS)
+            response = await self._api.call_api(*serialized, _request_timeout=seconds)
             data = await response.read()
         except ApiException as error:
             raise KubeError(error.status or 0, str(error.body or error.reason)) from None
@@ -157,12 +174,14 @@ class Kube:
         """PATCH, by default a merge patch."""
         return await self.request("PATCH", path, body, content_type=content_type)
 
-    async def delete(self, path: str) -> None:
-        """DELETE; an object that is gone already is no error."""
+    async def delete(self, path: str, uid: str, version: str) -> None:
+        """DELETE of an object of this uid and resource version; one that is gone already, or is
+        another one by now, is left alone without an error."""
+        preconditions = {"uid": uid, "resourceVersion": version}
         try:
-            await self.request("DELETE", path)
+            await self.request("DELETE", path, {"preconditions": preconditions})
         except KubeError as error:
-            if not error.not_found:
+            if not (error.not_found or error.conflict):
                 raise
 
     async def resource(self, api_version: str, kind: str) -> Resource | None:

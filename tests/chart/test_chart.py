@@ -73,7 +73,7 @@ def kinds(documents: list[Object]) -> set[str]:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("operator.replicas=2", "at '/operator/replicas': maximum: got 2, want 1"),
+        ("operator.replicas=4", "at '/operator/replicas': maximum: got 4, want 3"),
         ("operater.replicas=1", "additional properties 'operater' not allowed"),
         ("operator.logLevel=loud", "at '/operator/logLevel': value must be one of 'debug'"),
         ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always'"),
@@ -111,6 +111,23 @@ def test_parts_can_be_left_out(cluster: Cluster) -> None:
     without = rendered(cluster, "rbac.create=false")
     hooks = [d for d in without if "helm.sh/hook" in d["metadata"].get("annotations", {})]
     assert "ClusterRole" not in kinds([d for d in without if d not in hooks])
+
+
+def test_a_second_replica_is_spread_and_guarded(cluster: Cluster) -> None:
+    def pods(*settings: str) -> tuple[Object, set[str]]:
+        documents = rendered(cluster, *settings)
+        (found,) = [
+            d for d in documents if d["kind"] == "Deployment" and d["metadata"]["name"] == OPERATOR
+        ]
+        return found["spec"]["template"]["spec"], kinds(documents)
+
+    one, without = pods()
+    two, beside = pods("operator.replicas=2")
+    assert "--leader-elect" in one["containers"][0]["args"]
+    assert beside - without == {"PodDisruptionBudget"}
+    assert "topologySpreadConstraints" not in one
+    (spread,) = two["topologySpreadConstraints"]
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"  # a cluster may have one node
 
 
 def test_templates_are_patched_only_where_somebody_asked_for_it(cluster: Cluster) -> None:
@@ -472,7 +489,7 @@ def test_uninstall_leaves_only_the_policies_and_a_reinstall_finds_them(
     mine = f"--selector=app.kubernetes.io/instance={RELEASE}"
     everywhere = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations"
     assert cluster.kubectl("get", everywhere, mine, "-o", "name").split() == []
-    inside = "deployments,replicasets,services,secrets,serviceaccounts,jobs,endpointslices"
+    inside = "deployments,replicasets,services,secrets,serviceaccounts,jobs,endpointslices,leases"
     left = cluster.kubectl("--namespace", SYSTEM, "get", inside, "-o", "name").split()
     assert left == ["serviceaccount/default"]
     assert cluster.kubectl("get", "crd", "bottleneckreports.bottleneck.dev")

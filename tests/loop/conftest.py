@@ -44,6 +44,7 @@ class Operator:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     metrics_port: int = 0
+    arguments: tuple[str, ...] = ()
 
     def start(self) -> None:
         """Starts the process and waits until it says that it lives."""
@@ -54,6 +55,7 @@ class Operator:
                 [
                     str(Path(sys.executable).parent / "bottleneck-operator"),
                     *("--health-port", str(ports[0]), "--metrics-port", str(ports[1])),
+                    *self.arguments,
                 ],
                 env=self.env,
                 stdout=log,

@@ -58,12 +58,12 @@ async def _mend(kube: Kube, change: ImageChange, pods: Iterable[Pod]) -> None:
         if pod.image(change.container) != change.desired or pod.ready:
             continue
         containers = [{"name": change.container, "image": change.replaces}]
-        body = {"metadata": {"uid": pod.uid}, "spec": {"containers": containers}}
+        body = {"metadata": pod.identity, "spec": {"containers": containers}}
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
         try:
             await kube.patch(path, body, STRATEGIC_MERGE_PATCH)
         except KubeError as error:
-            # 409: a pod of that name but another uid has taken its place.
+            # 409: the pod, or one of its name, is not as it was seen; the next turn sees it anew.
             if not (error.not_found or error.conflict):
                 raise
 

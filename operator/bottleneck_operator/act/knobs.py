@@ -45,13 +45,14 @@ def outdated(pods: Iterable[Pod], knobs: DesiredKnobs) -> list[Pod]:
 
 
 async def write(kube: Kube, pods: Iterable[Pod], knobs: DesiredKnobs) -> None:
-    """Writes the annotation to every pod that lacks it. Idempotent; a pod that is gone is skipped.
-    Raises ``KubeError``."""
+    """Writes the annotation to every pod that lacks it. Idempotent; a pod that is gone, or has
+    changed since it was seen, is skipped. Raises ``KubeError``."""
     for pod in outdated(pods, knobs):
-        body = {"metadata": {"uid": pod.uid, "annotations": {KNOBS_ANNOTATION: annotation(knobs)}}}
+        change = {"annotations": {KNOBS_ANNOTATION: annotation(knobs)}}
+        body = {"metadata": {**pod.identity, **change}}
         try:
             await kube.patch(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", body)
         except KubeError as error:
-            # 409: a pod of that name but another uid has taken its place.
+            # 409: the pod, or one of its name, is not as it was seen; the next turn sees it anew.
             if not (error.not_found or error.conflict):
                 raise

@@ -19,7 +19,8 @@ async def resize(
     replaces: Iterable[ContainerResources],
 ) -> None:
     """Gives ``container`` of these pods the ``desired`` size. Idempotent: a pod of another size
-    than ``replaces`` is somebody else's doing and is left alone, one that is gone is skipped.
+    than ``replaces`` is somebody else's doing and is left alone; one that is gone, or has changed
+    since it was seen, is skipped.
     Raises ``KubeError``."""
     sizes = list(replaces)
     for pod in pods:
@@ -27,8 +28,7 @@ async def resize(
         if state is None or not one_of(state.wanted, sizes):
             continue
         body = {
-            # The uid makes sure that it is this pod and not another one of its name.
-            "metadata": {"uid": pod.uid},
+            "metadata": pod.identity,
             "spec": {"containers": [{"name": container, "resources": document(desired)}]},
         }
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/resize"

@@ -75,6 +75,13 @@ class Capacity(Model):
     )
 
 
+class Reports(Model):
+    """How many BottleneckReports of closed actions are kept."""
+
+    keep: int = Field(30, ge=1, le=500, description="Most of them; the oldest go first.")
+    max_age: Duration = Field("720h", description="How long after its end one is kept.")
+
+
 class PolicySpec(Model):
     """Desired behaviour for one workload."""
 
@@ -130,6 +137,11 @@ class PolicySpec(Model):
     )
     telemetry: Telemetry | None = Field(
         None, description="Where figures come from besides, or instead of, the sidecar."
+    )
+    reports: Reports = Field(
+        default_factory=Reports,
+        description="What is kept of closed actions. Whatever later decisions ask for stays all the"
+        " same: settings in force, quarantines, the last hour.",
     )
     paused: bool = Field(
         False, description="Hold everything as it is; open actions are finished first."

@@ -101,6 +101,15 @@ class BaselineStatus(Model):
     updated_at: Time
 
 
+class TrailStatus(Model):
+    """What one signal was over the last half hour, in steps of 30 s."""
+
+    signal: str = Field(max_length=63)
+    begin: Time = Field(description="Begin of the first step.")
+    means: str = Field(max_length=1024, description='Means, oldest first; "-" for an unseen step.')
+    highest: str = Field(max_length=1024, description="The highest figures of the same steps.")
+
+
 class PolicyStatus(Model):
     """What the operator sees and did."""
 
@@ -139,4 +148,13 @@ class PolicyStatus(Model):
         default_factory=list,
         max_length=64,
         description="What is usual for this workload; a restarted operator goes on from here.",
+    )
+    trail: list[TrailStatus] = Field(
+        default_factory=list,
+        max_length=8,
+        description="The load of the last half hour, as a restarted operator takes it up.",
+    )
+    breached_since: Time | None = Field(None, description="When the objective broke, if one did.")
+    degraded_since: Time | None = Field(
+        None, description="Since when the workload is worse than it was, if it is."
     )

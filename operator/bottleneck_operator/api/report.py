@@ -356,6 +356,9 @@ class ReportSpec(Model):
     policy: str
     policy_generation: int = Field(0, ge=0, description="Generation of the policy that decided.")
     target: TargetRef
+    target_uid: str = Field(
+        "", description="UID of the workload: an action is not carried on at a namesake."
+    )
     approval_required: bool = Field(
         False, description="Whether people have to approve the action before it has any effect."
     )

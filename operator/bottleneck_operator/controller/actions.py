@@ -176,7 +176,9 @@ class Actions:
             if own
             else None,
             annotated=bool(scope) and own is not None and not act_knobs.outdated(scope, own),
-            target_gone=target is None or target.finished,
+            target_gone=target is None
+            or target.finished
+            or report.spec.target_uid not in ("", target.uid),
             newest_generation=max((k.generation for k in map(own_knobs, others) if k), default=0),
             another_open=any(each.status.phase.open for each in others),
             verdict=verdict,
@@ -332,5 +334,4 @@ class Actions:
         if not report.status.phase.open:
             # What is breached after an action is a new breach.
             self.gatherer.onset.breached_at = None
-            await reports.prune(services.kube, services.reports, policy)
         return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -49,7 +50,7 @@ def services() -> Services:
 
 
 @kopf.on.startup()
-async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
     global _services
     settings.posting.enabled = False  # the recorder posts, with less noise
     settings.persistence.finalizer = FINALIZER
@@ -61,7 +62,30 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     # kopf's default backs off for up to minutes; an API server that came back is wanted at once.
     settings.networking.error_backoffs = [0.1, 0.5, 1, 1, 2, 2, 5, 5, 5]
     kube = await Kube.connect(os.environ.get("KUBECONFIG"))
+    kube.fence = memo.fence
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
+    await _claim_all(_services)
+
+
+async def _claim_all(shared: Services) -> None:
+    """Enters the claims of all policies before any loop begins: of two on one target the older one
+    has precedence, whichever is seen first."""
+    try:
+        listed = (await shared.kube.get(f"/apis/{GROUP}/{VERSION}/{POLICIES}")).get("items", [])
+    except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        # Each loop enters its own claim all the same; without the CRD there is none yet.
+        log.info("the policies could not be listed beforehand: %s", error)
+        return
+    for item in listed:
+        with contextlib.suppress(ValidationError):
+            policy = BottleneckPolicy.model_validate(item)
+            metadata = policy.metadata
+            shared.claims.claim(f"{metadata.namespace}/{metadata.name}", policy)
+
+
+@kopf.on.event(GROUP, VERSION, POLICIES, when=lambda event, **_: event["type"] == "DELETED")
+async def policy_gone(name: str, namespace: str | None, **_: Any) -> None:
+    services().claims.drop(f"{namespace}/{name}")  # perhaps its loop had not begun
 
 
 @kopf.on.cleanup()
@@ -96,7 +120,7 @@ async def look_after(
                 await _turn(loop, body)
             await _pause(loop, stopped, started)
         if body.metadata.get("deletionTimestamp"):
-            await loop.release(_policy(body))
+            await _release(loop, body)
     finally:
         metrics.POLICIES.dec()
         loop.leave()
@@ -108,6 +132,22 @@ def _policy(body: kopf.Body) -> BottleneckPolicy:
     return BottleneckPolicy.model_validate(
         {key: dict(body[key]) for key in ("metadata", "spec", "status") if key in body}
     )
+
+
+async def _release(loop: PolicyLoop, body: kopf.Body) -> None:
+    """Undoes what was not judged; tried again until it is done or kopf's patience ends, since with
+    the policy its reports go, and with them what there was before."""
+    while True:
+        try:
+            await loop.release(_policy(body))
+        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error, KubeError) and error.refused:
+                log.error("what %s has begun cannot be undone: %s", loop.key, error)
+                return
+            log.warning("release of %s: %r; it is tried again", loop.key, error)
+            await asyncio.sleep(TURN_SECONDS)
+        else:
+            return
 
 
 async def _turn(loop: PolicyLoop, body: kopf.Body) -> None:

@@ -18,7 +18,7 @@ from ..api.conditions import GROUP, POLICIES, VERSION, Reason
 from ..api.consequences import Circumstances
 from ..api.pause import resumed_at, with_pause
 from ..api.policy import BottleneckPolicy, Mode
-from ..api.policy_status import BaselineStatus, PolicyStatus
+from ..api.policy_status import BaselineStatus, PolicyStatus, TrailStatus
 from ..api.report import Aim, BottleneckReport, Phase, ReportSpec
 from ..decide.circumstances import circumstances
 from ..decide.constraint import constraint
@@ -29,12 +29,13 @@ from ..decide.lifecycle import desired_knobs, issued_generation
 from ..decide.planner import decide, follow
 from ..diagnose.diagnosis import Diagnosis
 from ..diagnose.objectives import RUNNING
-from ..kube import JSON_PATCH
+from ..kube import JSON_PATCH, KubeError
 from ..observe.baseline import Baselines
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
 from ..observe.observation import Observation, Reading, WorkloadType
 from ..observe.pods import Pod
+from ..observe.trail import Trail
 from ..report import metrics, reports
 from ..report.reports import now_utc
 from ..report.status import Problem, View, status_of, substance
@@ -42,6 +43,7 @@ from ..verify.measure import percentile
 from .actions import Actions
 from .aftermath import Aftermath
 from .gather import Gatherer, Seen
+from .onset import Onset
 from .services import Services
 from .trader import Trader
 
@@ -52,6 +54,9 @@ FIGURES_SECONDS = 10.0
 
 BASELINES_SECONDS = 60.0
 """How often what was learnt is taken into the status: a restart loses no more than that."""
+
+PRUNE_SECONDS = 60.0
+"""How often reports that are too many or too old are looked for."""
 
 NEXT_SECONDS = 600.0
 """How long after an action was kept the constraint that it exposed is looked for: what is seen
@@ -76,7 +81,11 @@ class PolicyLoop:
     _status: PolicyStatus | None = None
     _status_written: float = 0.0
     _baselines: list[BaselineStatus] = field(default_factory=list)
+    _trail: list[TrailStatus] = field(default_factory=list)
     _baselines_taken: float = 0.0
+    _pruned: float = 0.0
+    _version: str = ""
+    """Resource version of the policy with the status that was written last."""
     _loaded: bool = False
 
     def __post_init__(self) -> None:
@@ -96,11 +105,18 @@ class PolicyLoop:
             # A new process knows nothing of what an earlier one began; it asks before it acts.
             await reports.load(self.services.kube, policy, self.services.reports)
             self._gatherer.baselines = Baselines.restored(policy.status.baselines)
+            self._gatherer.trail = Trail.restored(policy.status.trail, now)
+            self._gatherer.onset = Onset.restored(policy.status)
             self._baselines_taken = now
             self._baselines = self._gatherer.baselines.statuses()
+            self._trail = policy.status.trail
             self._loaded = True
-        view = replace(await self._advance(policy, now), baselines=self._learnt(now))
+        view = self._remembered(await self._advance(policy, now), now)
         await self._write_status(policy, view, now)
+        if now - self._pruned >= PRUNE_SECONDS:
+            # By the clock that the reports were written by.
+            await reports.prune(self.services.kube, self.services.reports, policy, time.time())
+            self._pruned = now
 
     def leave(self) -> None:
         """Nothing is followed any more."""
@@ -113,13 +129,22 @@ class PolicyLoop:
         self.leave()
         await self._actions.undo_unjudged(policy)
 
-    def _learnt(self, now: float) -> list[BaselineStatus]:
-        """What is usual for the workload, as the status has it. It moves with every window, and is
+    def _remembered(self, view: View, now: float) -> View:
+        """With what a new process goes on from. What was learnt moves with every window, and is
         worth a write only now and then."""
         if now - self._baselines_taken >= BASELINES_SECONDS:
             self._baselines = self._gatherer.baselines.statuses()
+            self._trail = self._gatherer.trail.statuses(now)
             self._baselines_taken = now
-        return self._baselines
+        onset = self._gatherer.onset
+        broke, worse = onset.breached_at, onset.degraded_at
+        return replace(
+            view,
+            baselines=self._baselines,
+            trail=self._trail,
+            breached_since=None if broke is None else now_utc(broke),
+            degraded_since=None if worse is None else now_utc(worse),
+        )
 
     # -- observe and diagnose --------------------------------------------------------------------
 
@@ -332,6 +357,8 @@ class PolicyLoop:
     async def _record(self, policy: BottleneckPolicy, planned: ReportSpec) -> BottleneckReport:
         """The intent, in the API before anything changes."""
         phase = Phase.RECOMMENDED if planned.approval_required else Phase.PLANNED
+        if (target := self._gatherer.target) is not None:
+            planned = planned.model_copy(update={"target_uid": target.uid})
         report = await reports.create(
             self.services.kube, self.services.reports, policy, planned, phase
         )
@@ -376,9 +403,25 @@ class PolicyLoop:
             f"/apis/{GROUP}/{VERSION}/namespaces/{metadata.namespace}/{POLICIES}/"
             f"{metadata.name}/status"
         )
-        body = [{"op": "add", "path": "/status", "value": status.dump()}]
-        await self.services.kube.patch(path, body, JSON_PATCH)
+        body = [
+            {"op": "add", "path": "/status", "value": status.dump()},
+            # Guarded as every write is: a process that is late must not write what was true once.
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": self._newest(policy)},
+        ]
+        try:
+            written = await self.services.kube.patch(path, body, JSON_PATCH)
+        except KubeError as error:
+            if not error.conflict:
+                raise
+            log.debug("status of %s: the policy has just changed; the next turn writes it", path)
+            return
+        self._version = (written.get("metadata") or {}).get("resourceVersion", "")
         self._status, self._status_written = status, now
+
+    def _newest(self, policy: BottleneckPolicy) -> str:
+        """The newest version of the policy that is known: the watch may lag behind the answer."""
+        seen = policy.metadata.resource_version
+        return max(seen, self._version, key=lambda version: int(version or 0))
 
 
 def _unplaced(seen: Seen) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..api.conditions import Condition
 from ..api.policy import BottleneckPolicy
+from ..api.policy_status import PolicyStatus
 from ..diagnose.diagnosis import Diagnosis
 from ..observe.baseline import DEGRADED, TRACKED
 from ..observe.observation import Observation
@@ -23,6 +24,15 @@ class Onset:
     def degraded(self) -> bool:
         """Whether it is worse than it was."""
         return self.degraded_at is not None
+
+    @classmethod
+    def restored(cls, status: PolicyStatus) -> Onset:
+        """As an earlier process has left it."""
+        broke, worse = status.breached_since, status.degraded_since
+        return cls(
+            None if broke is None else broke.timestamp(),
+            None if worse is None else worse.timestamp(),
+        )
 
     def note(self, diagnosis: Diagnosis, observation: Observation) -> bool:
         """Takes a turn's diagnosis; whether a degradation has just begun. Without data nothing

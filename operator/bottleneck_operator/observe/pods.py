@@ -39,6 +39,8 @@ class Pod:
     trouble: Trouble | None = None
     containers: tuple[ContainerSize, ...] = ()
     resize: ResizeTrouble | None = None
+    version: str = ""
+    """Its resource version: a write that names it changes this state of the pod, no later one."""
     devices: tuple[tuple[str, float], ...] = ()
     """Extended resources that its containers take together, by name."""
     node: str = ""
@@ -52,6 +54,11 @@ class Pod:
                     self.name, each.wanted, each.actual, trouble.reason, trouble.message
                 )
         return None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The metadata of a patch that is about this very state of this very pod."""
+        return {"uid": self.uid, "resourceVersion": self.version}
 
     def image(self, container: str) -> str:
         """The image of one container, empty where the pod has none of that name."""
@@ -82,6 +89,7 @@ def pod_of(document: Document) -> Pod:
         resize=trouble_with_resize(conditions),
         # A fleet has many pods on few nodes.
         node=sys.intern(clean((document.get("spec") or {}).get("nodeName"), 253)),
+        version=metadata.get("resourceVersion", ""),
     )
 
 

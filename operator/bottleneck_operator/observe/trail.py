@@ -1,15 +1,20 @@
 """What a few signals were over the last minutes, for decisions that must not follow a moment. Pure.
 
-It is held in memory: a restarted operator has seen nothing yet, and knows that it has not.
+It is held in memory, and taken into the policy's status once a minute: coarser, and only the
+signals that more than the present follows from. A restarted operator goes on from there, with a
+gap: what needs an unbroken stretch (taking away, forecasting) waits until it has seen one itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 
+from ..api.policy_status import TrailStatus
 from .observation import Observation
 
 TRAILED = (
@@ -30,6 +35,24 @@ KEPT_SECONDS = 3600.0
 
 GAP_SLOTS = 2
 """Most slots without a figure in a row that a stretch may have: a turn can be late."""
+
+
+PERSISTED = (
+    "inference.arrivalRate",
+    "inference.queueSeconds",
+    "inference.occupancy",
+    "inference.latency",
+)
+"""The signals whose last half hour tells what load is new, how variable service is, what latency is
+without a queue, and whether requests come past a gate."""
+
+STEP_SLOTS = 6
+"""Slots in one persisted step."""
+
+STEPS = 60
+
+GAP_SECONDS = 40.0
+"""What is younger is not taken up: what was not seen meanwhile must stay a gap for everybody."""
 
 
 @dataclass(slots=True)
@@ -117,3 +140,67 @@ class Trail:
             least=min(slot.least for slot in slots),
             most=max(slot.most for slot in slots),
         )
+
+    def statuses(self, now: float) -> list[TrailStatus]:
+        """As it is persisted."""
+        width = STEP_SLOTS * SLOT_SECONDS
+        first = (now // width - STEPS) * width
+        found = []
+        for name in PERSISTED:
+            steps: list[list[Slot]] = [[] for _ in range(STEPS)]
+            for slot in self.series(name, now - first, now):
+                index = int((slot.begin - first) // width)
+                if 0 <= index < STEPS:
+                    steps[index].append(slot)
+            if any(steps):
+                means = (
+                    sum(s.total for s in each) / max(1, sum(s.count for s in each))
+                    for each in steps
+                )
+                found.append(
+                    TrailStatus(
+                        signal=name,
+                        begin=datetime.fromtimestamp(first, UTC),
+                        means=_written(steps, list(means)),
+                        highest=_written(
+                            steps, [max((s.most for s in e), default=0) for e in steps]
+                        ),
+                    )
+                )
+        return found
+
+    @classmethod
+    def restored(cls, statuses: Iterable[TrailStatus], now: float) -> Trail:
+        """From what ``statuses`` gave. What cannot be read, by hand or by another version, is a
+        gap."""
+        made = cls()
+        for status in statuses:
+            if status.signal not in PERSISTED:
+                continue
+            pairs = zip(status.means.split(), status.highest.split(), strict=False)
+            slots: deque[Slot] = deque()
+            for index, (mean, most) in enumerate(pairs):
+                begin = status.begin.timestamp() + index * STEP_SLOTS * SLOT_SECONDS
+                value, high = _read(mean), _read(most)
+                if value is None or high is None:
+                    continue
+                for number in range(STEP_SLOTS):
+                    at = begin + number * SLOT_SECONDS
+                    if now - KEPT_SECONDS < at <= now - GAP_SECONDS:
+                        slots.append(Slot(at, value, 1, value, high))
+            made._slots[status.signal] = slots
+        return made
+
+
+def _written(steps: Sequence[Sequence[Slot]], values: Sequence[float]) -> str:
+    return " ".join(
+        f"{value:.4g}" if step else "-" for step, value in zip(steps, values, strict=True)
+    )
+
+
+def _read(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+LEADER = Gauge("bottleneck_leader", "1 while this process acts, 0 while it stands by.")
 POLICIES = Gauge("bottleneck_policies", "Policies that this operator looks after.")
 BREACHED = Gauge(
     "bottleneck_policy_breached",

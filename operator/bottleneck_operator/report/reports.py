@@ -19,13 +19,11 @@ from ..api.report import (
     ReportStatus,
     TimelineEntry,
 )
-from ..decide.lifecycle import Next, desired_knobs
+from ..decide.lifecycle import Next
 from ..kube import Kube, Object
+from .retention import expendable
 
 log = logging.getLogger(__name__)
-
-KEEP = 30
-"""Closed reports kept for each policy; the oldest go first."""
 
 TIMELINE = 50
 """Entries kept in a report's timeline."""
@@ -204,28 +202,15 @@ def advanced(
     return status.model_copy(update=changes)
 
 
-async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy) -> None:
-    """Deletes the oldest closed reports beyond ``KEEP``, but never those whose knobs, replicas,
-    sizes or images are in force: the desired state follows from them, and the way back."""
-    closed = [report for report in store.of(policy) if not report.status.phase.open]
-    newest: dict[str, str] = {}
-    for report in closed:
-        action = report.spec.action
-        if action is not None and action.knobs is not None and report.status.applied_at:
-            newest["knobs"] = report.metadata.name
-            if desired_knobs([report]) is not None:
-                newest["knobs of all"] = report.metadata.name
-        if action is not None and action.replicas is not None and report.status.applied_at:
-            newest["replicas"] = report.metadata.name  # whose zero it is
-        kept = report.status.phase is Phase.KEPT
-        if kept and action is not None and action.resources is not None:
-            newest[f"size of {action.resources.container}"] = report.metadata.name
-        if kept and action is not None and action.image is not None:
-            newest[f"image of {action.image.container}"] = report.metadata.name
-    for report in closed[: max(0, len(closed) - KEEP)]:
-        if report.metadata.name not in newest.values():
-            await kube.delete(path(report.metadata.namespace, report.metadata.name))
-            store.update(report.dump(), deleted=True)
+async def prune(kube: Kube, store: ReportStore, policy: BottleneckPolicy, now: float) -> None:
+    """Deletes the reports that are neither few nor young nor asked for any more. Raises
+    ``KubeError``."""
+    others = store.in_namespace(policy.metadata.namespace)
+    for report in expendable(policy, store.of(policy), others, now):
+        metadata = report.metadata
+        where = path(metadata.namespace, metadata.name)
+        await kube.delete(where, metadata.uid, metadata.resource_version)
+        store.update(report.dump(), deleted=True)
 
 
 def now_utc(seconds: float) -> datetime:

@@ -19,6 +19,7 @@ from ..api.policy_status import (
     ObjectiveStatus,
     PolicyStatus,
     SizeStatus,
+    TrailStatus,
 )
 from ..api.report import BottleneckReport, Phase
 from ..decide.advice import MOST, recommendations
@@ -64,6 +65,9 @@ class View:
     trouble: str = ""
     """Why the action under way does not get on."""
     baselines: Sequence[BaselineStatus] = field(default_factory=tuple)
+    trail: Sequence[TrailStatus] = field(default_factory=tuple)
+    breached_since: datetime | None = None
+    degraded_since: datetime | None = None
     trades: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
     """By the name of the report of an action under way: its side of a trade, and that in words."""
 
@@ -145,6 +149,9 @@ def status_of(policy: BottleneckPolicy, view: View, now: datetime) -> PolicyStat
         ),
         ledger=settled(policy.status.ledger, view.reports),
         baselines=list(view.baselines),
+        trail=list(view.trail),
+        breached_since=view.breached_since,
+        degraded_since=view.degraded_since,
     )
 
 
@@ -266,6 +273,7 @@ def substance(status: PolicyStatus) -> PolicyStatus:
         update={
             "why": "",
             "baselines": [],
+            "trail": [],
             "conditions": [
                 c.model_copy(update={"message": "", "last_transition_time": None})
                 for c in status.conditions
