@@ -24,7 +24,7 @@ LOOKS = (8, 15, 30, 60)
 """Numbers of bins after the action at which a verdict is sought. The last is the extension that an
 unclear case gets once."""
 
-IMPROVED_BY_CHANCE = dict(zip(LOOKS, (0.003, 0.012, 0.005, 0.005), strict=True))
+IMPROVED_BY_CHANCE = dict(zip(LOOKS, (0.002, 0.016, 0.004, 0.003), strict=True))
 WORSE_BY_CHANCE = dict(zip(LOOKS, (0.0005, 0.0025, 0.001, 0.001), strict=True))
 """One-sided error rate of each look: 2.5% and 0.5% together, so stopping early stays honest."""
 
@@ -161,7 +161,8 @@ def _doubt(found: Compared, rate: float, better: bool) -> str:
         return "it did not last"
     if sign * found.delta < LEAST_DELTA:
         return "the figures overlap too much"
-    if recent < LEVEL / 2 or recent < drift * (1 if found.control else 2):
+    share = 2.0 if not found.control else 0.5 if better else 1.0
+    if recent < max(LEVEL / 2, share * drift):
         return "it was so just before the action already"
     if not found.control and abs(drift) > gain / 2:
         return "the level moved by itself before the action"

@@ -89,7 +89,9 @@ def _alike(apart: list[np.ndarray], spread: float) -> float:
     if under <= 0:
         return 0.0
     raw = over / under
-    return float(np.clip(raw + (1 + 3 * raw) / max(8, count), 0.0, MOST_ALIKE))
+    # Kendall (1954): (1 + 3 raw) / count is missing for each mean that was taken off.
+    missing = len(apart) * (1 + 3 * raw) / max(8, count)
+    return float(np.clip(raw + missing, 0.0, MOST_ALIKE))
 
 
 def _weight(before: np.ndarray, after: np.ndarray, gap: int, alike: float) -> float:
