@@ -62,6 +62,8 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.error_backoffs = [0.1, 0.5, 1, 1, 2, 2, 5, 5, 5]
     kube = await Kube.connect(os.environ.get("KUBECONFIG"))
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
+    _services.prometheus.allowed = tuple(os.environ.get("BOTTLENECK_PROMETHEUS_URLS", "").split())
+    metrics.tell_of(_services.streams)
 
 
 @kopf.on.cleanup()
