@@ -22,6 +22,7 @@ from ..decide.effects.standing import Progress
 from ..decide.idle import sleeping
 from ..decide.lifecycle import Next, Step, desired_knobs, desired_sizes, next_step, superseded_by
 from ..decide.trading import OtherSide, other_side
+from ..decide.within import beyond
 from ..diagnose.objectives import all_met, unmet
 from ..kube import KubeError
 from ..observe.cluster import TargetError
@@ -169,6 +170,11 @@ class Actions:
             rollout=target.workload.rollout if target else None,
             images=self._images(policy, report),
             met=all_met(policy.spec.objectives, observation),
+            beyond=beyond(
+                report.spec.action, policy.spec.actions, others.values if others else {}, known
+            )
+            if report.spec.action
+            else "",
             superseded_by=superseded_by(report, known),
         )
 
@@ -336,6 +342,9 @@ class Actions:
             if undo:
                 now, then = then, now
             namespace = policy.metadata.namespace
+            scaled_by = self.gatherer.hpa.name if self.gatherer.hpa else "nothing"
+            if bounds.name != scaled_by:
+                raise SupersededError(f"{scaled_by} scales the target, and not {bounds.name}")
             await act_hpa.set_bounds(self.services.kube, namespace, bounds.name, now, then)
         elif (change := action.resources) is not None:
             new_size, sizes = change.desired, (change.replaces, *change.earlier)
