@@ -361,6 +361,9 @@ def _scalar(value: Any, kind: type, path: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
     if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        # First of all: an integer of JSON may be too large for a float to be asked about it.
+        if isinstance(value, int) and abs(value) > 2**63:
+            raise WireError(f"{path}: an integer of {value.bit_length()} bits is too large")
         if not math.isfinite(value):
             raise WireError(f"{path}: {value} is not a finite number")
         if value < 0 and not path.endswith((".loss", ".loss_sum")):

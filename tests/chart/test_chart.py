@@ -81,6 +81,7 @@ def kinds(documents: list[Object]) -> set[str]:
         ("injector.enabled=maybe", "at '/injector/enabled': got string, want boolean"),
         ("injector.timeoutSeconds=60", "at '/injector/timeoutSeconds': maximum: got 60, want 30"),
         ("sidecar.resources.memoryLimit=lots", "'lots' does not match pattern"),
+        ("prometheus.allowedUrls={ftp://a}", "'ftp://a' does not match pattern"),
         ("injector.certificate.source=magic", "value must be one of 'generated'"),
         ("injector.certificate.source=secret", "write the name of your TLS Secret"),
         (
@@ -161,6 +162,66 @@ def test_the_webhook_fails_open(cluster: Cluster) -> None:
     assert webhook["failurePolicy"] == "Ignore"
     assert webhook["timeoutSeconds"] <= 5
     assert webhook["objectSelector"] == {"matchLabels": {"bottleneck.dev/inject": "true"}}
+
+
+def test_every_pod_is_restricted_and_has_a_token_only_to_use_it(cluster: Cluster) -> None:
+    """The restricted profile, and beyond it a root file system that nobody writes to."""
+    found = [d for d in rendered(cluster) if "template" in d.get("spec", {})]
+    assert {d["metadata"]["name"] for d in found} == {OPERATOR, INJECTOR, f"{OPERATOR}-release"}
+    for document in found:
+        spec = document["spec"]["template"]["spec"]
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec)
+        volumes = [set(volume) - {"name"} for volume in spec.get("volumes", [])]
+        assert all(kinds <= {"secret", "emptyDir"} for kinds in volumes)
+        for container in spec["containers"]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert not {"privileged", "procMount"} & set(own)
+            assert not any("hostPort" in port for port in container.get("ports", []))
+            assert "memory" in container["resources"]["limits"]
+        # Each of the three asks the API server, by an account of its own.
+        assert spec["serviceAccountName"] == document["metadata"]["name"]
+        assert spec.get("automountServiceAccountToken", True)
+
+
+def test_no_role_has_a_wildcard_and_people_may_only_approve(cluster: Cluster) -> None:
+    roles = {d["metadata"]["name"]: d for d in rendered(cluster) if d["kind"] == "ClusterRole"}
+    for role in roles.values():
+        for rule in role["rules"]:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+    # A report is an instruction: whoever could write one could have the operator act.
+    for part in ("edit", "view"):
+        (role,) = [r for name, r in roles.items() if name.endswith(f".{part}")]
+        for rule in role["rules"]:
+            if "bottleneckreports" in rule["resources"]:
+                assert set(rule["verbs"]) <= {"get", "list", "watch", "patch"}
+            assert not any(resource.endswith("/status") for resource in rule["resources"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ((), None),
+        (("prometheus.allowedUrls={http://a.b:9090,https://c/d}",), "http://a.b:9090 https://c/d"),
+    ],
+)
+def test_the_prometheus_servers_that_policies_may_name(
+    cluster: Cluster, settings: tuple[str, ...], told: str | None
+) -> None:
+    (operator,) = [
+        d
+        for d in rendered(cluster, *settings)
+        if d["kind"] == "Deployment" and d["metadata"]["name"] == OPERATOR
+    ]
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert env.get("BOTTLENECK_PROMETHEUS_URLS") == told
 
 
 # --- the running release -------------------------------------------------------------------------
@@ -294,7 +355,13 @@ def test_a_pod_that_comes_later_is_created_with_the_size_that_was_kept(
     here = ("--namespace", namespace)
     wait_for_agent(cluster, namespace)
     cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps(SIZED))
-    cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps(KEPT))
+    owner = {
+        **{key: SIZED[key] for key in ("apiVersion", "kind")},
+        "name": "sized",
+        "uid": get(cluster, *here, "bnp", "sized")["metadata"]["uid"],
+    }
+    metadata = {**KEPT["metadata"], "ownerReferences": [owner]}  # type: ignore[dict-item]
+    cluster.kubectl(*here, "apply", "-f", "-", input=json.dumps({**KEPT, "metadata": metadata}))
     kept = json.dumps({"status": {"phase": "Kept"}})
     cluster.kubectl(
         *(*here, "patch", "bnr", "sized-1", "--subresource=status", "--type=merge", "-p", kept)
@@ -403,6 +470,10 @@ def allowed(cluster: Cluster, account: str, *question: str) -> bool:
         "update replicasets.apps",
         "watch events",
         "delete events",
+        "patch events",
+        "get bottleneckpolicies.bottleneck.dev",
+        "patch bottleneckreports.bottleneck.dev",
+        "update bottleneckpolicies.bottleneck.dev/finalizers",
         "patch nodes",
         "create clusterrolebindings.rbac.authorization.k8s.io",
         "impersonate users",

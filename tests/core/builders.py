@@ -323,6 +323,7 @@ def report(
                 "name": name,
                 "namespace": "ml",
                 "annotations": {"bottleneck.dev/approved": "true"} if approved else {},
+                "ownerReferences": [{"uid": "u"}],
             },
             "spec": ReportSpec.model_validate(
                 {

@@ -141,6 +141,7 @@ class World:
 
     def report(self, document: BottleneckReport) -> None:
         found: Object = document.dump()
+        found["spec"]["target"] = self.policy.spec.target_ref.dump()
         found["metadata"]["resourceVersion"] = "1"
         self.api.reports[document.metadata.name] = found
         self.services.reports.update(copy.deepcopy(found))

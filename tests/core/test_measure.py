@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from bottleneck_operator.api.conditions import Reason
@@ -264,5 +265,7 @@ def test_knobs_are_in_force_when_the_last_rank_said_so_first(
     assert found == (None if second is None else NOW + second)
 
 
-def _meta(version: str) -> dict[str, str]:
-    return {"name": "p-1", "namespace": "ml", "uid": "r", "resourceVersion": version}
+def _meta(version: str) -> dict[str, Any]:
+    owners = [{"uid": "u"}]
+    name = {"name": "p-1", "namespace": "ml", "uid": "r"}
+    return {**name, "resourceVersion": version, "ownerReferences": owners}

@@ -311,10 +311,10 @@ def test_nothing_is_given_back(seen: Observation, known: Facts, wanted: Any) -> 
 
 def chained(scale: Object, refuses: bool = False) -> World:
     """A Deployment of three replicas by p-1; p-2, which wants five, is recorded and not begun."""
-    world = World(
-        deployment(3, 3),
-        looked_after({"apiVersion": "apps/v1", "kind": "Deployment", "name": "ranker"}),
-    )
+    policy = looked_after({"apiVersion": "apps/v1", "kind": "Deployment", "name": "ranker"})
+    allowed = spec(actions={"replicas": {"max": 8}}).actions
+    allowing = policy.spec.model_copy(update={"actions": allowed})
+    world = World(deployment(3, 3), policy.model_copy(update={"spec": allowing}))
     get, patch = world.api.get, world.api.patch
 
     async def scaled_get(path: str, **query: str) -> Object:

@@ -38,6 +38,17 @@ def test_the_sidecar_is_a_native_one_and_holds_up_nothing() -> None:
     assert not probes, "a probe or a hook of the sidecar delays the workload"
 
 
+def test_the_sidecar_has_no_privilege() -> None:
+    context = agent_of(inject(pod(), SETTINGS))["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] > 0
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "privileged" not in context
+
+
 def test_the_pod_is_marked_and_keeps_its_labels() -> None:
     labels = inject(pod(), SETTINGS)["metadata"]["labels"]
     assert labels == {"bottleneck.dev/inject": "true", "bottleneck.dev/injected": "true"}

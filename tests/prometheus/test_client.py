@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
-from bottleneck_operator.observe import prometheus_session
+from bottleneck_operator.observe import prometheus_address, prometheus_session
 from bottleneck_operator.observe.observation import NoData
 from bottleneck_operator.observe.prometheus import Ask, Client
+from bottleneck_operator.observe.prometheus_address import in_a_cluster, named
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -57,7 +59,7 @@ def say(status: int, body: bytes, **headers: str) -> Answer:
 
 def problem(url: str) -> str:
     """What a look says; without an answer there is no figure, and none for the policy's query."""
-    client = Client(url)
+    client = Client(url, (url,))
     found = client.look(Ask("ml", ("a-0",), ("a-0",), queries={"inference.latency": "x"}))
     client.close()
     assert found.replicas == {}
@@ -65,6 +67,99 @@ def problem(url: str) -> str:
     assert isinstance(signal, NoData)
     assert signal.reason == found.problem
     return found.problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:{port}", "http://localhost:{port}", "http://[::1]:{port}"),
+        *("http://[::ffff:127.0.0.1]:{port}", "http://2130706433:{port}", "http://0.0.0.0:{port}"),
+        *("http://127.1:{port}", "http://0177.0.0.1:{port}"),
+        *("http://169.254.169.254", "http://[fd00:ec2::254]", "http://100.100.100.200"),
+        *(
+            "http://[fe80::1]",
+            "http://8.8.8.8",
+            "https://[2001:4860:4860::8888]",
+            "http://224.0.0.1",
+        ),
+    ],
+)
+def test_a_policy_reaches_services_of_the_cluster_only(
+    url: str, serve: Callable[[Answer], str]
+) -> None:
+    asked = []
+
+    def keep(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        say(200, b"{}")(handler)
+
+    port = serve(keep).rpartition(":")[2]
+    client = Client(url.replace("{port}", port))
+    said = client.look(Ask("ml", ("a-0",), ("a-0",))).problem
+    client.close()
+    assert "is not asked: " in said
+    assert 'write the address of one, such as "http://prometheus.monitoring:9090"' in said
+    assert asked == []
+
+
+def test_a_name_is_what_it_was_checked_as(
+    serve: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server may say one thing first and another then: it is asked once."""
+    port = int(serve(say(200, b"{}")).rpartition(":")[2])
+    resolve, told, asked = socket.getaddrinfo, iter(["127.0.0.1", "169.254.169.254"]), []
+
+    def lying(host: str, *rest: Any, **options: Any) -> Any:
+        if host == "two.faces":
+            host = next(told)
+            asked.append(host)
+        return resolve(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lying)
+    monkeypatch.setattr(prometheus_address, "in_a_cluster", lambda text: text == "127.0.0.1")
+    client = Client(f"http://two.faces:{port}")
+    said = client.look(Ask("ml", ("a-0",), ("a-0",))).problem
+    client.close()
+    assert "does not answer as a Prometheus server does" in said
+    assert asked == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "good"),
+    [
+        *(("10.96.0.10", True), ("172.20.0.1", True), ("192.168.1.1", True), ("fd00::1", True)),
+        *(("100.64.0.1", True), ("::ffff:10.0.0.1", True), ("::ffff:169.254.1.1", False)),
+        *(("2002:7f00:1::", False), ("240.0.0.1", False), ("::", False), ("203.0.114.1", False)),
+    ],
+)
+def test_addresses_of_services(address: str, good: bool) -> None:
+    assert in_a_cluster(address) == good
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://prometheus.monitoring:9090", True),
+        ("http://PROMETHEUS.monitoring:9090/", True),
+        ("https://mimir.example/prometheus", True),
+        ("https://mimir.example:443/prometheus/", True),
+        ("https://mimir.example/prometheus/tenant", True),
+        ("https://mimir.example/prometheus-admin", False),
+        ("https://mimir.example/prometheus/../admin", False),
+        ("https://mimir.example", False),
+        ("http://mimir.example/prometheus", False),
+        ("http://prometheus.monitoring", False),
+        ("http://prometheus.monitoring.evil.example:9090", False),
+    ],
+)
+def test_where_the_operator_names_servers_there_are_no_others(url: str, good: bool) -> None:
+    allowed = ("http://prometheus.monitoring:9090", "https://mimir.example/prometheus")
+    assert named(url, allowed) == good
+    if not good:
+        client = Client(url, allowed)
+        said = client.look(Ask("ml", ("a-0",), ("a-0",))).problem
+        client.close()
+        assert "write one of them: http://prometheus.monitoring:9090, https://mimir" in said
 
 
 def test_nobody_listens() -> None:

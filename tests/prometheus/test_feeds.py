@@ -62,6 +62,8 @@ class Loop:
     def turn(self, of: BottleneckPolicy) -> Observation:
         empty = Observation(time.time(), WorkloadType.UNKNOWN, {})
         selector = {"matchLabels": {"app": "ranker"}}
+        if of.spec.telemetry is not None and of.spec.telemetry.prometheus is not None:
+            self.feeds.allowed = (of.spec.telemetry.prometheus.url,)  # on the loopback address
         return self.feeds.observe(self.key, of, selector, empty, 95, self.since, self.woken.set)
 
     async def after_a_look(self, of: BottleneckPolicy) -> Observation:

@@ -40,7 +40,9 @@ def world(url: str, **prometheus: Any) -> World:
         "actions": {"replicas": {"max": 4}},
         "telemetry": {"prometheus": {"url": url, "interval": "1s", **prometheus}},
     }
-    return World(target, policy(spec=spec), pods=[plain_pod("loop-0")])
+    made = World(target, policy(spec=spec), pods=[plain_pod("loop-0")])
+    made.services.prometheus.allowed = (url,)
+    return made
 
 
 def live(of: World, until: Callable[[Found, Found], bool]) -> Found:

@@ -62,7 +62,7 @@ def scraped(prometheus: Server) -> Server:
 
 @pytest.fixture
 def client(scraped: Server) -> Iterator[Client]:
-    made = Client(scraped.url)
+    made = Client(scraped.url, (scraped.url,))
     yield made
     made.close()
 

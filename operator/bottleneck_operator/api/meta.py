@@ -131,6 +131,14 @@ class ContainerResources(Model):
     memory_limit: str | None = None
 
 
+class OwnerReference(Model):
+    """An owner of an object, as far as the operator looks at it."""
+
+    model_config = Model.model_config | {"extra": "ignore"}
+
+    uid: str = ""
+
+
 class ObjectMeta(Model):
     """The part of an object's metadata that the operator reads."""
 
@@ -145,3 +153,4 @@ class ObjectMeta(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
+    owner_references: list[OwnerReference] = Field(default_factory=list)

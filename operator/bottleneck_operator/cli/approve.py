@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from ..api.conditions import APPROVED_ANNOTATION, GROUP, REPORTS, VERSION
+from ..report.render.words import clean
 
 EXAMPLES = """\
 Examples:
@@ -73,7 +74,7 @@ async def _approve(arguments: argparse.Namespace) -> int:
         return _refuse(error.message)
     except (OSError, TimeoutError) as error:
         return _refuse(f"the cluster does not answer: {error}")
-    summary = report["spec"]["action"]["summary"]
+    summary = clean(report["spec"]["action"]["summary"])
     if arguments.output == "json":
         print(json.dumps({"report": name, "namespace": namespace, "approved": summary}))
     else:
@@ -82,5 +83,5 @@ async def _approve(arguments: argparse.Namespace) -> int:
 
 
 def _refuse(message: str) -> int:
-    print(f"kubectl bottleneck approve: {message}", file=sys.stderr)
+    print(f"kubectl bottleneck approve: {clean(message)}", file=sys.stderr)
     return 1

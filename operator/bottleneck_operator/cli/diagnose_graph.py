@@ -6,10 +6,11 @@ import argparse
 import csv
 import json
 import math
-import sys
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING
+
+from .output import refuse
 
 if TYPE_CHECKING:
     from ..diagnose.components import Key
@@ -77,10 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
             symptom,
         )
     except (InputError, SymptomError) as error:
-        print(f"kubectl bottleneck diagnose-graph: {error}", file=sys.stderr)
+        refuse("diagnose-graph", error)
         return 2
-    print(_json(diagnosis) if arguments.output == "json" else _text(diagnosis))
+    print(_json(diagnosis) if arguments.output == "json" else _harmless(_text(diagnosis)))
     return 0
+
+
+def _harmless(text: str) -> str:
+    """Names of components are other people's words."""
+    from ..report.render.words import clean
+
+    return "\n".join(map(clean, text.split("\n")))
 
 
 def read_topology(path: str) -> list[tuple[str, str]]:

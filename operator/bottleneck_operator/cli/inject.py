@@ -13,6 +13,7 @@ import yaml
 
 from ..inject.manifest import inject_manifest
 from ..inject.options import add_sidecar_options, sidecar_settings
+from .output import refuse, warn
 
 DESCRIPTION = """\
 Add the telemetry sidecar to the workloads of manifests and print them, for clusters
@@ -50,12 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         documents = [document for name in arguments.filename for document in _read(name)]
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        print(f"kubectl bottleneck inject: {error}", file=sys.stderr)
-        return 1
+        return refuse("inject", error)
     injected = inject_manifest(documents, sidecar_settings(arguments))
     yaml.dump_all(injected.documents, sys.stdout, Dumper=_Dumper, sort_keys=False, width=100)
     for warning in injected.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     return 0
 
 

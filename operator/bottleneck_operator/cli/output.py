@@ -74,6 +74,13 @@ def _print_utf8(text: str) -> None:
     print(text, end="")
 
 
+def warn(text: str) -> None:
+    """Says on standard error what to be aware of; names and words in it may be anybody's."""
+    from ..report.render.words import clean
+
+    print(f"warning: {clean(text)}", file=sys.stderr)
+
+
 def refuse(command: str, error: object) -> int:
     """Says on standard error why a command gives up; the exit code for it."""
     from ..report.render.words import clean

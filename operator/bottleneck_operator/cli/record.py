@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .output import RefusedError, refuse
+from .output import RefusedError, refuse, warn
 
 if TYPE_CHECKING:
     from ..api.policy import BottleneckPolicy
@@ -80,7 +80,7 @@ async def _record(arguments: argparse.Namespace) -> int:
     async with connected() as kube:
         pods, remark = few(await _pods(kube, arguments))
         if remark:
-            print(f"warning: {remark}", file=sys.stderr)
+            warn(remark)
         policy, target = await _policy(kube, arguments.namespace, pods)
         with ExitStack() as stack:
             file = _File(arguments.output)
@@ -106,7 +106,7 @@ async def _record(arguments: argparse.Namespace) -> int:
     for pod, count in tap.lines.items():
         if not count:
             why = tap.troubles.get(pod, "it said nothing")
-            print(f"warning: nothing came of {pod}: {why}", file=sys.stderr)
+            warn(f"nothing came of {pod}: {why}")
     return 0
 
 
@@ -159,7 +159,7 @@ async def _policy(
                 return policy, target
     except KubeError as error:
         if not error.not_found:
-            print(f"warning: recorded without a policy: {in_words(error)}", file=sys.stderr)
+            warn(f"recorded without a policy: {in_words(error)}")
     return None, None
 
 
@@ -214,4 +214,4 @@ class _File:
             if self._lines <= 1:
                 self._part.unlink()
             else:
-                print(f"warning: what was recorded is in {self._part}", file=sys.stderr)
+                warn(f"what was recorded is in {self._part}")

@@ -34,6 +34,7 @@ from ..decide.lifecycle import (
 from ..decide.rollback import built_upon, wish_of
 from ..decide.some_first import choose, divisible, in_scope, part_of, untouched
 from ..decide.trading import OtherSide, other_side
+from ..decide.within import beyond
 from ..diagnose.objectives import all_met
 from ..kube import KubeError
 from ..observe.cluster import TargetError
@@ -188,6 +189,14 @@ class Actions:
             rollout=target.workload.rollout if target else None,
             images=self._judging.images(policy, report),
             met=all_met(policy.spec.objectives, observation),
+            beyond=beyond(
+                report.spec.action,
+                policy.spec.actions,
+                standing.values if (standing := desired_knobs(others)) else {},
+                known,
+            )
+            if report.spec.action
+            else "",
             superseded_by=superseded_by(report, known),
             built_upon=built_upon(report, known),
             issued_generation=issued_generation(known),
@@ -298,6 +307,9 @@ class Actions:
             if undo:
                 now, then = then, now
             namespace = policy.metadata.namespace
+            scaled_by = self.gatherer.hpa.name if self.gatherer.hpa else "nothing"
+            if bounds.name != scaled_by:
+                raise SupersededError(f"{scaled_by} scales the target, and not {bounds.name}")
             await act_hpa.set_bounds(self.services.kube, namespace, bounds.name, now, then)
         elif (change := action.resources) is not None:
             new_size, sizes = change.desired, (change.replaces, *change.earlier)

@@ -30,7 +30,7 @@ from ..observe.history import History
 from ..observe.inquiry import Inquiry
 from ..observe.observation import Observation
 from ..observe.owners import Hpa, ScaledObject
-from ..observe.pods import Pod
+from ..observe.pods import Pod, foreign
 from ..observe.trail import Trail
 from ..observe.windows import observe
 from ..report import metrics
@@ -126,7 +126,9 @@ class Gatherer:
         """Pods of the target that the watch knows."""
         if self.target is None:
             return []
-        return self.services.pods.of(policy.metadata.namespace, self.target.selector)
+        found = self.services.pods.of(policy.metadata.namespace, self.target.selector)
+        ref, uid = self.target.ref, self.target.uid
+        return [pod for pod in found if not foreign(pod, ref.kind, ref.name, uid)]
 
     def running(self, policy: BottleneckPolicy) -> list[Pod]:
         """Those of them that run."""

@@ -64,6 +64,8 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     kube = await Kube.connect(os.environ.get("KUBECONFIG"))
     kube.fence = memo.fence
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
+    _services.prometheus.allowed = tuple(os.environ.get("BOTTLENECK_PROMETHEUS_URLS", "").split())
+    metrics.tell_of(_services.streams)
     await _claim_all(_services)
 
 

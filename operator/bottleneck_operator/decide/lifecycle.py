@@ -84,6 +84,9 @@ def next_step(report: BottleneckReport, progress: Progress, now: datetime) -> Ne
         # First of all: the number that it wants will not be there any more.
         message = f"carried further by {progress.superseded_by}"
         return Next(Step.MOVE, Phase.KEPT, Reason.ACTION_KEPT, message)
+    if phase is Phase.PLANNED and progress.beyond:
+        message = f"the policy does not allow it: {progress.beyond}"
+        return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_ABANDONED, message)
     trade = progress.trade
     if trade is not None and (said := ruling(report, trade, now)) is not None:
         step = Step.WAIT if said.phase is None else Step.MOVE

@@ -19,11 +19,9 @@ from ..api.conditions import KNOBS_ANNOTATION
 from ..api.policy import BottleneckPolicy
 from ..decide.lifecycle import DesiredKnobs
 from ..observe.containers import one_of, size_of
+from ..observe.pods import HASH_LABEL
 
 Object = dict[str, Any]
-
-HASH_LABEL = "pod-template-hash"
-"""The label by which a Deployment tells its ReplicaSets apart; it ends their names, too."""
 
 
 def owner(pod: Object) -> tuple[str, str] | None:

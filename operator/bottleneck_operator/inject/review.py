@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ..observe.documents import clean
 from .kept import policy_of, with_kept
 from .patch import json_patch
 from .pod import InjectSettings, inject, refusal
@@ -73,4 +74,4 @@ def _name(admission: Object) -> str:
     metadata = pod.get("metadata") if isinstance(pod, dict) else None
     names = metadata if isinstance(metadata, dict) else {}
     name = names.get("name") or f"{names.get('generateName', '?')}…"
-    return f"{admission.get('namespace', '?')}/{name}"
+    return clean(f"{admission.get('namespace', '?')}/{name}")

@@ -83,7 +83,7 @@ async def _mutate(request: web.Request) -> web.Response:
         body = json.loads(await request.read())
         policies = await request.app[POLICIES].of(namespace_of(body))
         return web.json_response(review(body, request.app[SETTINGS], policies))
-    except (ReviewError, ValueError) as error:
+    except (ReviewError, ValueError, RecursionError) as error:
         return web.Response(status=400, text=f"{error}\n")
 
 

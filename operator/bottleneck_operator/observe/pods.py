@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from .containers import (
     sizes_of,
     trouble_with_resize,
 )
-from .documents import Document, clean
+from .documents import Document, clean, items
 from .selectors import Selector, matches
 from .troubles import Trouble, remembered, trouble_of
 
@@ -44,6 +45,8 @@ class Pod:
     devices: tuple[tuple[str, float], ...] = ()
     """Extended resources that its containers take together, by name."""
     node: str = ""
+    controller: tuple[str, str, str] = ("", "", "")
+    """Kind, name and uid of what controls it; empty for a pod of its own."""
 
     def size(self, container: str) -> ResizeState | None:
         """The size of one container, or None where the pod has none of that name."""
@@ -77,7 +80,7 @@ def pod_of(document: Document) -> Pod:
         name=metadata["name"],
         namespace=metadata["namespace"],
         labels=dict(metadata.get("labels") or {}),
-        ip=status.get("podIP") or "",
+        ip=address_of(document),
         running=status.get("phase") == "Running" and not going,
         ready=ready and not going,
         started=status.get("startTime") or "",
@@ -90,6 +93,60 @@ def pod_of(document: Document) -> Pod:
         # A fleet has many pods on few nodes.
         node=sys.intern(clean((document.get("spec") or {}).get("nodeName"), 253)),
         version=metadata.get("resourceVersion", ""),
+        controller=_controller(metadata),
+    )
+
+
+def _controller(metadata: Document) -> tuple[str, str, str]:
+    for each in items(metadata.get("ownerReferences")):
+        if each.get("controller"):
+            return str(each.get("kind")), str(each.get("name")), str(each.get("uid"))
+    return "", "", ""
+
+
+def foreign(pod: Pod, kind: str, name: str, uid: str) -> bool:
+    """Whether a pod that the selector of a workload matches is another workload's: what its labels
+    claim, its controller denies. A pod that nothing controls is nobody else's, and would be adopted
+    by the workload's own controller."""
+    owner, owner_name, owner_uid = pod.controller
+    if not owner:
+        return False
+    if kind == "Deployment":
+        own = f"{name}-{pod.labels.get(HASH_LABEL, '')}"
+        return (owner, owner_name) != ("ReplicaSet", own)
+    return kind in (owner, *DIRECT) and owner_uid != uid
+
+
+DIRECT = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job")
+"""Kinds that make their pods themselves."""
+
+HASH_LABEL = "pod-template-hash"
+"""The label by which a Deployment tells its ReplicaSets apart; it ends their names, too."""
+
+
+def address_of(document: Document) -> str:
+    """The address at which a pod's sidecar is dialled, empty where there is none that is the pod's
+    alone. On the node's network anybody there could answer; and who may write the status of a pod
+    must not lead the operator to its own ports or to the node's metadata."""
+    if (document.get("spec") or {}).get("hostNetwork"):
+        return ""
+    written = (document.get("status") or {}).get("podIP") or ""
+    try:
+        address = ipaddress.ip_address(written)
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return "" if never_a_pod(mapped) else written
+
+
+def never_a_pod(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address cannot be that of a pod or of a service."""
+    return (
+        address.is_loopback
+        or address.is_link_local  # the metadata of cloud machines among them
+        or address.is_multicast
+        or address.is_unspecified
+        or address.is_reserved
     )
 
 

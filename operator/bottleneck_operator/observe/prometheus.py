@@ -17,6 +17,7 @@ from urllib3.util.retry import Retry
 
 from ..api.signals import unit_of
 from .observation import NoData, Reading
+from .prometheus_address import PrometheusError, named
 from .prometheus_machines import SYSTEMS
 from .prometheus_queries import VARIANTS, Variant, matchers, range_queries, reach, selectors
 from .prometheus_series import (
@@ -29,7 +30,7 @@ from .prometheus_series import (
     read_matrix,
     table,
 )
-from .prometheus_session import PrometheusError, Session
+from .prometheus_session import Session
 from .prometheus_signals import Figure, Sourced, evaluate
 
 DISCOVERY_SECONDS = 60.0
@@ -54,11 +55,19 @@ class Ask:
 
 
 class Client:
-    """Looks of one policy at one server. Not for two threads at once."""
+    """Looks of one policy at one server. Not for two threads at once. ``allowed`` are the servers
+    that the operator's settings name; where they name none, any service of the cluster is."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, allowed: Sequence[str] = ()) -> None:
         self.url = url.rstrip("/")
-        self._session = Session()
+        own = named(url, allowed)
+        self._refusal = ""
+        if allowed and not own:
+            self._refusal = (
+                "is not asked: it is none of those that the operator's Helm value"
+                f" prometheus.allowedUrls names; write one of them: {', '.join(allowed)}"
+            )
+        self._session = Session(own)
         self._connect = PrometheusConnect(
             url=self.url, session=self._session, retry=Retry(0, read=False)
         )
@@ -75,6 +84,8 @@ class Client:
         went wrong is in ``problem``, and what is not known is no data."""
         self._session.begin()
         try:
+            if self._refusal:
+                raise PrometheusError(self._refusal)
             self._discover(ask)
             now = time.time()
             there = table(now + self._offset, self._series(ask, now + self._offset))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -62,6 +62,8 @@ class Feeds:
     """What Prometheus servers say of the policies' workloads; the newest look of each is kept."""
 
     kube: Kube
+    allowed: Sequence[str] = ()
+    """Servers that the operator's own settings name; none: any service of the cluster."""
     _feeds: dict[str, _Feed] = field(default_factory=dict)
     _threads: ThreadPoolExecutor | None = None
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
@@ -117,7 +119,7 @@ class Feeds:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, feed: _Feed) -> None:
-        client = Client(feed.settings.url)
+        client = Client(feed.settings.url, self.allowed)
         interval = units.seconds(feed.settings.interval)
         try:
             while True:

@@ -1,8 +1,9 @@
 """HTTP under prometheus-api-client, stricter than the library's own.
 
-The address comes from a policy. So an answer is bounded in size and time, a redirect is not
-followed, nothing of the operator's environment (proxies, .netrc) goes along, and only what has the
-form of an answer of Prometheus is repeated to people.
+The address comes from a policy. So it is looked at before it is connected to
+(``prometheus_address``), an answer is bounded in size and time, a redirect is not followed, nothing
+of the operator's environment (proxies, .netrc) goes along, and only what has the form of an answer
+of Prometheus is repeated to people.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import time
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from .documents import clean
+from .prometheus_address import CheckedAdapter, PrometheusError
 
 DEADLINE_SECONDS = 10.0
 """Longest that one look may take, all its requests together."""
@@ -22,21 +27,27 @@ MAX_ANSWER = 32 * 1024 * 1024
 """Longest answer that is read, in bytes."""
 
 
-class PrometheusError(Exception):
-    """There is no answer, or it is an error; the text says what it is in words for people."""
-
-
 class Session(requests.Session):
-    """Answers within bounds, or a ``PrometheusError``."""
+    """Answers within bounds, or a ``PrometheusError``; ``named`` where the operator's own settings
+    name the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: bool = False) -> None:
         super().__init__()
+        self._adapter = HTTPAdapter() if named else CheckedAdapter()
         self.trust_env = False
         # A cluster's own authority is named to Python programs by this variable.
         self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         # Packed, a small answer could become a large one.
         self.headers["Accept-Encoding"] = "identity"
         self.deadline = 0.0
+
+    def get_adapter(self, url: str) -> HTTPAdapter:
+        """The one of this session, whatever else was mounted: it tries nothing twice."""
+        return self._adapter
+
+    def close(self) -> None:
+        super().close()
+        self._adapter.close()
 
     def begin(self) -> None:
         """All requests from now on together have ``DEADLINE_SECONDS``."""
@@ -79,7 +90,7 @@ def _refusal(status: int, body: bytes) -> str:
     except ValueError:
         document = None
     if isinstance(document, dict) and document.get("status") == "error":
-        return f"answered {status}: {str(document.get('error', ''))[:300]}"
+        return f"answered {status}: {clean(document.get('error'))}"
     return f"answered {status}, not as a Prometheus server does; check the url"
 
 

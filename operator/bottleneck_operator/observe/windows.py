@@ -14,6 +14,7 @@ from bottleneck_sidecar.wire import InferenceServer, TrainingRank
 
 from .container_signals import container
 from .counters import STALE_SECONDS
+from .documents import clean
 from .gpu_signals import gpu, hardware
 from .history import History
 from .observation import NoData, Observation, Rank, Replica, Signal, WorkloadType
@@ -129,7 +130,7 @@ def _ranks(fresh: Mapping[str, History], now: float) -> Iterable[Rank]:
                 settable=frozenset(process.settable or ()),
                 generation=ack.generation if ack else None,
                 result=ack.result if ack else "",
-                message=ack.message if ack else "",
+                message=clean(ack.message) if ack else "",
                 fresh=now - received + sample.ages.get(process.epoch, 0.0) <= STALE_SECONDS,
                 world_size=process.world_size if isinstance(process, TrainingRank) else None,
             )

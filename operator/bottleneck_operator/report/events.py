@@ -11,6 +11,7 @@ from uuid import uuid4
 from ..api.conditions import Reason
 from ..api.policy import BottleneckPolicy
 from ..kube import Kube, KubeError
+from ..observe.documents import clean
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Recorder:
             },
             "type": "Normal" if reason in NORMAL else "Warning",
             "reason": str(reason),
-            "message": message[:1024],
+            "message": clean(message, 1024),
             "action": str(reason),
             "eventTime": moment,
             "reportingComponent": "bottleneck-operator",

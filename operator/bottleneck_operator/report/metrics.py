@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from ..observe.streams import Refusal, Streams
 
 LEADER = Gauge("bottleneck_leader", "1 while this process acts, 0 while it stands by.")
 POLICIES = Gauge("bottleneck_policies", "Policies that this operator looks after.")
@@ -31,5 +35,14 @@ INQUIRIES = Counter(
 )
 LINES = Gauge("bottleneck_telemetry_lines", "Lines of telemetry taken since the start.")
 REFUSED = Gauge(
-    "bottleneck_telemetry_refused_lines", "Lines of telemetry refused since the start.", ["reason"]
+    "bottleneck_telemetry_refused_lines",
+    "What sidecars sent and was not taken since the start, by reason.",
+    ["reason"],
 )
+
+
+def tell_of(streams: Streams) -> None:
+    """From now on the figures of telemetry are those of ``streams``."""
+    LINES.set_function(lambda: streams.lines)
+    for reason in Refusal:
+        REFUSED.labels(reason).set_function(partial(streams.refused.__getitem__, reason))

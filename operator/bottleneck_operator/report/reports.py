@@ -63,9 +63,16 @@ class ReportStore:
         return report
 
     def of(self, policy: BottleneckPolicy) -> tuple[BottleneckReport, ...]:
-        """Reports of a policy, oldest first."""
+        """Reports of a policy, oldest first. One of an earlier policy of that name, or about
+        another target, is none of them: it is an instruction to act, or to undo."""
         found = self._reports.get((policy.metadata.namespace, policy.metadata.name), {})
-        return tuple(sorted(found.values(), key=lambda report: report.spec.decided_at))
+        own = (report for report in found.values() if belongs(report, policy))
+        return tuple(sorted(own, key=lambda report: report.spec.decided_at))
+
+    def newest_number(self, policy: BottleneckPolicy) -> int:
+        """The highest number among all reports that are named as the policy's would be."""
+        found = self._reports.get((policy.metadata.namespace, policy.metadata.name), {})
+        return max((report.number for report in found.values()), default=0)
 
     def in_namespace(self, namespace: str) -> list[BottleneckReport]:
         """Reports of all policies of a namespace."""
@@ -75,6 +82,12 @@ class ReportStore:
             if place == namespace
             for report in found.values()
         ]
+
+
+def belongs(report: BottleneckReport, policy: BottleneckPolicy) -> bool:
+    """Whether a report is that very policy's, and about what that looks after."""
+    owners = {owner.uid for owner in report.metadata.owner_references}
+    return policy.metadata.uid in owners and report.spec.target == policy.spec.target_ref
 
 
 def _newer(one: BottleneckReport, other: BottleneckReport) -> bool:
@@ -98,8 +111,7 @@ async def create(
 ) -> BottleneckReport:
     """Records an intent. The name follows from the number of the newest report, so two processes
     that decide at once collide on it: the second gets ``KubeError`` 409."""
-    numbers = [report.number for report in store.of(policy)]
-    number = max([*numbers, policy.status.next_report - 1], default=0) + 1
+    number = max(store.newest_number(policy), policy.status.next_report - 1) + 1
     meta = ObjectMeta(name=f"{policy.metadata.name}-{number}", namespace=policy.metadata.namespace)
     body = {
         "apiVersion": f"{GROUP}/{VERSION}",

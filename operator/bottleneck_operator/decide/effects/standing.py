@@ -84,6 +84,8 @@ class Progress:
     """The changed container of every pod that is not going, whether it runs or not."""
     met: bool = False
     """Whether every objective is known to be met now."""
+    beyond: str = ""
+    """Why the policy does not allow the action (any more), empty where it does."""
     superseded_by: str = ""
     """Name of the report that carries this one's action further, if any."""
     built_upon: str = ""
