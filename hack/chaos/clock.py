@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_wall, _monotonic = time.time, time.monotonic
+_wall, _monotonic, _gettime = time.time, time.monotonic, time.clock_gettime
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,12 @@ class Skew:
 
 def install(clock: Clock, skew: Skew) -> None:
     """Makes this whole process live by the fast clock: ``time.time`` (and the skew on top),
-    ``time.monotonic``, and with it every timer of asyncio."""
+    ``time.monotonic`` and with it every timer of asyncio, and ``time.clock_gettime``."""
     start = _monotonic()
     time.time = lambda: clock.now() + skew.get()
     time.monotonic = lambda: start + (_monotonic() - start) * clock.factor
+    # Only its differences matter to anybody.
+    time.clock_gettime = lambda which: _gettime(which) * clock.factor
 
     class Selector(selectors.EpollSelector):
         def select(self, timeout: float | None = None):  # type: ignore[no-untyped-def]

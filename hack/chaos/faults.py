@@ -69,8 +69,15 @@ class Faults:
     async def settle(self) -> None:
         """Nothing more strikes."""
         self.calm = True
-        for task in self._tasks:
-            await task
+        await asyncio.gather(*self._tasks)
+
+    async def supervise(self) -> None:
+        """Starts the operator again where it ended by itself, as the kubelet would. Until it is
+        cancelled."""
+        while True:
+            await asyncio.sleep(0.3)
+            if self.operator.pid:
+                self.operator.ensure()
 
     async def strike(self, number: int) -> tuple[str, Callable[[], Awaitable[None]]] | None:
         """Asked by the proxy at the nth write of an action."""
@@ -146,10 +153,10 @@ class Faults:
         await self.proxy.expire_watches()
 
     async def _delete_target(self, fault: Fault) -> None:
-        await insist(lambda: self.kube.delete(f"{DEPLOYMENTS}/{fault.workload}"))
+        await insist(lambda: self.kube.request("DELETE", f"{DEPLOYMENTS}/{fault.workload}"))
 
     async def _delete_policy(self, fault: Fault) -> None:
-        await insist(lambda: self.kube.delete(f"{POLICIES}/{fault.workload}"))
+        await insist(lambda: self.kube.request("DELETE", f"{POLICIES}/{fault.workload}"))
 
     async def _cut_sidecars(self, fault: Fault) -> None:
         async with self._deaf(fault) as mischief:

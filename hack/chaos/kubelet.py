@@ -84,7 +84,7 @@ class Kubelet:
         own = [pod for pod in own if pod not in half]
         for pod in (*half, *own[replicas:]):
             name = pod["metadata"]["name"]
-            await self.kube.delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+            await self.kube.request("DELETE", f"/api/v1/namespaces/{self.namespace}/pods/{name}")
             if (sidecar := self.sidecars.pop(name, None)) is not None:
                 sidecar.stop()
         for _ in range(replicas - len(own)):

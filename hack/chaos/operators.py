@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .clock import Clock, Skew
-from .cluster import ROOT
+from .cluster import NAMESPACE, ROOT
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Nursery:
             env=environment,
             start_new_session=True,
         )
+        self.tell(do="nothing")  # answered once everything is imported
 
     @property
     def kubeconfig(self) -> Path:
@@ -74,16 +75,14 @@ class Operator:
     log: Path
     without: str = ""
     pid: int = 0
-    starts: int = 0
 
     def start(self) -> None:
         """A new process."""
         ports = [str(_free_port()) for _ in range(2)]
-        self.starts += 1
         self.pid = self.nursery.tell(
             do="start",
             log=str(self.log),
-            environment={"POD_NAME": f"chaos-{self.starts}"},
+            environment={"POD_NAME": "chaos", "POD_NAMESPACE": NAMESPACE},
             clock=[self.clock.began, self.clock.factor],
             skew=str(self.nursery.folder / "skew"),
             without=self.without,
@@ -97,14 +96,12 @@ class Operator:
             self.nursery.tell(do="reap", pid=self.pid)
             self.pid = 0
 
-    def ensure(self) -> bool:
-        """Starts one if there is none; whether one has ended by itself, which none may."""
-        ended = bool(self.pid) and not self.nursery.tell(do="alive", pid=self.pid)["alive"]
-        if ended:
+    def ensure(self) -> None:
+        """Starts one if none runs."""
+        if self.pid and not self.nursery.tell(do="alive", pid=self.pid)["alive"]:
             self.pid = 0
         if not self.pid:
             self.start()
-        return ended
 
     def signal(self, number: int) -> None:
         """Stops it or lets it go on."""

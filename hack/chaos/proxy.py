@@ -112,14 +112,14 @@ class Proxy:
             return _abort(request)
         if kind == "lost-answer" or status == 0:
             return _abort(request)
-        response = web.Response(status=status, body=data, headers=kept)
         if kind == "half-answer":
-            response.content_length = len(data)
-            await response.prepare(request)
+            half = web.StreamResponse(status=status, headers=kept)
+            half.content_length = len(data)
+            await half.prepare(request)
             assert request.transport is not None
             request.transport.write(data[: len(data) // 2])
             return _abort(request)
-        return response
+        return web.Response(status=status, body=data, headers=kept)
 
     async def _forward(
         self, request: web.BaseRequest, path: str, body: bytes

@@ -89,33 +89,29 @@ class World:
         faults = Faults(plan, self.plane, self.kube, clock, proxy, operator, kubelet)
         proxy.strike = faults.strike
         waits: dict[str, float] = {}
-        pods = None
+        helpers: list[asyncio.Task[None]] = []
         try:
             await proxy.start()
             write_kubeconfig(self.nursery.kubeconfig, proxy.port)
             await self._prepare(plan, kubelet)
-            pods = asyncio.create_task(kubelet.run())
             operator.start()
+            helpers = [asyncio.create_task(kubelet.run()), asyncio.create_task(faults.supervise())]
             waits["prepared"] = time.time() - began
             await faults.run()
             await faults.settle()
             waits["struck"] = time.time() - began
-            died = operator.ensure()
             settled = await self._settle(clock)
             waits["settled"] = time.time() - began
             left, ended = await self._take_away(clock)
             waits["gone"] = time.time() - began
+            await stop(helpers)
             operator.kill()
             found = changes(log.fresh(), NAMESPACE)
             violations = check(found, settled, left, ended, FACTOR)
-            if died:
-                violations.append(Violation("died", "operator", "it ended by itself"))
             phases = Counter(r.get("status", {}).get("phase", "Planned") for r in settled)
         finally:
+            await stop(helpers)
             operator.kill()
-            if pods is not None:
-                pods.cancel()
-                await asyncio.gather(pods, return_exceptions=True)
             kubelet.stop()
             await proxy.stop()
             log.close()
@@ -168,7 +164,7 @@ class World:
         resource version at which it began."""
         ended = int((await self.kube.get(POLICIES))["metadata"]["resourceVersion"])
         for name in await self._policies():
-            await insist(lambda name=name: self.kube.delete(f"{POLICIES}/{name}"))
+            await insist(lambda name=name: self.kube.request("DELETE", f"{POLICIES}/{name}"))
         deadline = time.time() + clock.real(GONE_SECONDS)
         while time.time() < deadline and await _insisted(self._policies):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -179,9 +175,16 @@ class World:
         free = {"metadata": {"finalizers": []}}
         for name in await _insisted(self._policies):
             await insist(lambda name=name: self.kube.patch(f"{POLICIES}/{name}", free))
-            await insist(lambda name=name: self.kube.delete(f"{POLICIES}/{name}"))
+            await insist(lambda name=name: self.kube.request("DELETE", f"{POLICIES}/{name}"))
         for path in (REPORTS, DEPLOYMENTS, PODS):
-            await insist(lambda path=path: self.kube.delete(path))
+            await insist(lambda path=path: self.kube.request("DELETE", path))
+
+
+async def stop(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels them and waits for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _insisted(request: Callable[[], Awaitable[Any]]) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections import defaultdict
 from typing import Any
 
 import aiohttp
@@ -38,7 +39,13 @@ TURN_SECONDS = 1.0
 LEAST_SECONDS = 0.2
 """Least time between two turns, however much the sidecars have to say."""
 
+RETRY_SECONDS = 2.0
+"""Until a deleted policy's action is taken back again where that failed."""
+
 _services: Services | None = None
+
+_at_work: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+"""For each policy: who works for it now, its loop or its end."""
 
 
 def services() -> Services:
@@ -89,19 +96,37 @@ async def look_after(
     """The loop of one policy, until the policy is deleted or the operator ends."""
     loop = PolicyLoop(services(), key=f"{namespace}/{name}")
     metrics.POLICIES.inc()
-    try:
-        while not stopped:
-            started = time.monotonic()
-            with metrics.TURN_SECONDS.time():
-                await _turn(loop, body)
-            await _pause(loop, stopped, started)
-        if body.metadata.get("deletionTimestamp"):
-            await loop.release(_policy(body))
-    finally:
-        metrics.POLICIES.dec()
-        loop.leave()
-        services().claims.drop(loop.key)
-        services().pools.drop(loop.key)
+    async with _at_work[loop.key]:
+        try:
+            while not stopped:
+                started = time.monotonic()
+                with metrics.TURN_SECONDS.time():
+                    await _turn(loop, body)
+                await _pause(loop, stopped, started)
+        finally:
+            metrics.POLICIES.dec()
+            loop.leave()
+            services().claims.drop(loop.key)
+            services().pools.drop(loop.key)
+
+
+@kopf.on.delete(GROUP, VERSION, POLICIES, backoff=RETRY_SECONDS)
+async def let_go(body: kopf.Body, namespace: str | None, name: str, **_: Any) -> None:
+    """Takes back what is not judged yet, whichever process began it. As long as this fails, kopf
+    keeps the finalizer and tries again; a daemon would not be started for a policy that was deleted
+    while no operator ran."""
+    key = f"{namespace}/{name}"
+    async with _at_work[key]:
+        try:
+            await PolicyLoop(services(), key).release(_policy(body))
+        except ValidationError:
+            log.error("policy %s cannot be read; it goes as it is", key)
+        except KubeError as error:
+            if not error.refused:
+                raise
+            # Asking again would give the same answer, and the policy would never go.
+            log.error("policy %s goes, and its last action stays: %s", key, error.message)
+    _at_work.pop(key, None)
 
 
 def _policy(body: kopf.Body) -> BottleneckPolicy:
