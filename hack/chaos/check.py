@@ -207,8 +207,7 @@ def _ended_replicas(report: Report, target: Target, freed: bool, ended: int) -> 
     if change["replaces"] != there:
         text = f"it says that it replaces {change['replaces']}, where {there} were wanted"
         yield Violation("not-restored", report.name, text)
-    later = ended if report.closed is None else report.closed
-    found = target.replicas_at(min(later, ended))
+    found = target.replicas_at(ended if report.closed is None else report.closed)
     if report.phase == "Kept" and found != change["desired"] and not _carried(report):
         text = f"Kept with {found} replicas instead of {change['desired']}"
         yield Violation("lost", report.name, text)
@@ -231,7 +230,7 @@ def _ended_knobs(
     report: Report, pods: Sequence[PodStory], target: Target, freed: bool, ended: int
 ) -> Iterator[Violation]:
     change, begun = report.action["knobs"], report.created.order
-    closed = ended if report.closed is None else min(report.closed, ended)
+    closed = ended if report.closed is None else report.closed
     given_up = report.phase == "Abandoned" or (freed and report.phase in OPEN)
     for pod in pods:
         if (pod.deleted or EVER) <= closed or pod.created > begun:

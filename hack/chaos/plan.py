@@ -48,6 +48,8 @@ DEAFENING = frozenset(
 
 FAULTS_A_ROUND = 7
 
+STRIKES_SECONDS = 45.0
+
 TRAINERS = ("helps", "nothing", "hurts", "refuses", "mute")
 SERVERS = ("helps", "nothing", "hurts", "surplus", "tight", "mute")
 
@@ -76,10 +78,20 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """One round."""
+    """One round. The deadlines are in seconds of the fast clock, and generous: a busy machine makes
+    the operator wait for the API server."""
 
     workloads: tuple[Workload, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[Fault, ...] = ()
+    reports: int = 0
+    """How many there have to be before the world can count as settled."""
+    strikes: float = STRIKES_SECONDS
+    """How long there is time for something to happen before nothing strikes any more."""
+    settles: float = 600.0
+    """Longest that an action may take to its end once nothing strikes any more: new replicas may
+    take 300 s to become ready, and a verdict 90 after that."""
+    goes: float = 600.0
+    """Longest that a deleted policy may take to go."""
 
 
 def plan_of(seed: int, number: int) -> Plan:
@@ -105,7 +117,11 @@ def _workload(
 
 
 def _fault(rng: random.Random, kind: str, workloads: tuple[Workload, ...]) -> Fault:
-    at = float(rng.randint(1, 30)) if kind in AT_A_WRITE else round(rng.uniform(1, 45), 1)
+    at = (
+        float(rng.randint(1, 30))
+        if kind in AT_A_WRITE
+        else round(rng.uniform(1, STRIKES_SECONDS), 1)
+    )
     seconds = round(rng.uniform(1, 25), 1)
     about = ("telemetry-", "cut-side", "delay-side", "delete-")
     workload = rng.choice(workloads).name if kind.startswith(about) else ""

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -47,6 +48,7 @@ class Proxy:
     writes: int = 0
     requests: int = 0
     _watches: dict[int, tuple[web.StreamResponse, web.BaseRequest]] = field(default_factory=dict)
+    _begun: set[asyncio.Task[Any]] = field(default_factory=set)
     _runner: web.ServerRunner | None = None
     _session: aiohttp.ClientSession | None = None
     port: int = 0
@@ -69,6 +71,7 @@ class Proxy:
         self.drop_watches()
         if self._runner is not None:
             await self._runner.cleanup()
+        await asyncio.gather(*self._begun)
         if self._session is not None:
             await self._session.close()
 
@@ -106,7 +109,12 @@ class Proxy:
         if act is not None and kind.endswith("before-write"):
             await act()
             return _abort(request)
-        status, kept, data = await self._forward(request, path, body)
+        # What was begun is finished, whoever waits for it no longer: of a request that is broken
+        # off the audit log does not tell whether it was carried out.
+        forward = asyncio.create_task(self._forward(request, path, body))
+        self._begun.add(forward)
+        forward.add_done_callback(self._begun.discard)
+        status, kept, data = await asyncio.shield(forward)
         if act is not None and kind.endswith("after-write"):
             await act()
             return _abort(request)

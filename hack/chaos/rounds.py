@@ -33,15 +33,8 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 FACTOR = 10.0
 """How much faster than the world's the clock of the operator runs."""
 
-SETTLE_SECONDS = 400.0
-"""Longest, on the fast clock, that an action may take to its end once nothing strikes any more:
-new replicas may take 300 s to become ready, and a verdict 90 after that."""
-
 QUIET_SECONDS = 8.0
 """How long nothing may be open for the world to count as settled."""
-
-GONE_SECONDS = 120.0
-"""Longest that a deleted policy may take to go."""
 
 Object = dict[str, Any]
 
@@ -97,15 +90,16 @@ class World:
             operator.start()
             helpers = [asyncio.create_task(kubelet.run()), asyncio.create_task(faults.supervise())]
             waits["prepared"] = time.time() - began
-            await faults.run()
+            await asyncio.gather(faults.run(), asyncio.sleep(clock.real(plan.strikes)))
             await faults.settle()
             waits["struck"] = time.time() - began
-            settled = await self._settle(clock)
+            settled = await self._settle(plan, clock)
             waits["settled"] = time.time() - began
-            left, ended = await self._take_away(clock)
+            left, ended = await self._take_away(plan, clock)
             waits["gone"] = time.time() - began
             await stop(helpers)
             operator.kill()
+            await proxy.stop()
             found = changes(log.fresh(), NAMESPACE)
             violations = check(found, settled, left, ended, FACTOR)
             phases = Counter(r.get("status", {}).get("phase", "Planned") for r in settled)
@@ -133,11 +127,11 @@ class World:
         for workload in plan.workloads:
             await self.kube.create(POLICIES, policy(workload))
 
-    async def _settle(self, clock: Clock) -> list[Object]:
+    async def _settle(self, plan: Plan, clock: Clock) -> list[Object]:
         """Reports once nothing is open for a while, or those that there are at the deadline."""
         found: list[Object] = []
         quiet = None
-        deadline = time.time() + clock.real(SETTLE_SECONDS)
+        deadline = time.time() + clock.real(plan.settles)
         while time.time() < deadline:
             with contextlib.suppress(*AWAY):
                 found = (await self.kube.get(REPORTS))["items"]
@@ -148,7 +142,8 @@ class World:
                     for r in found
                 )
                 going = not all(alive.values())
-                quiet = None if busy or going else quiet or time.time()
+                waits = busy or going or len(found) < plan.reports
+                quiet = None if waits else quiet or time.time()
                 if quiet and time.time() - quiet > clock.real(QUIET_SECONDS):
                     break
             await asyncio.sleep(0.1)
@@ -159,13 +154,13 @@ class World:
         items = (await self.kube.get(POLICIES))["items"]
         return {i["metadata"]["name"]: "deletionTimestamp" not in i["metadata"] for i in items}
 
-    async def _take_away(self, clock: Clock) -> tuple[list[Object], int]:
+    async def _take_away(self, plan: Plan, clock: Clock) -> tuple[list[Object], int]:
         """Deletes the policies while the operator lives; gives those that do not go, and the
         resource version at which it began."""
         ended = int((await self.kube.get(POLICIES))["metadata"]["resourceVersion"])
         for name in await self._policies():
             await insist(lambda name=name: self.kube.request("DELETE", f"{POLICIES}/{name}"))
-        deadline = time.time() + clock.real(GONE_SECONDS)
+        deadline = time.time() + clock.real(plan.goes)
         while time.time() < deadline and await _insisted(self._policies):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return (await self.kube.get(POLICIES))["items"], ended

@@ -87,8 +87,8 @@ class Sidecar:
                 self._told.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._told.wait(), self.clock.real(1.0))
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # whoever listened has gone
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # whoever listened has gone, or the run ends
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
