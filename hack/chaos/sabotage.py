@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 
@@ -63,35 +62,28 @@ def bounds() -> None:
 
 
 def data() -> None:
-    """Takes silence for idleness, and scales down."""
+    """Takes silence for idleness, and scales to zero. (Less would be refused: what is to be judged
+    needs figures from before.)"""
     from bottleneck_operator.api.conditions import Reason
     from bottleneck_operator.api.report import Action, Aim, Evidence, ReplicasChange, Symptom
     from bottleneck_operator.controller import loop
     from bottleneck_operator.decide.decision import Plan, Refusal
-    from bottleneck_operator.observe.observation import WorkloadType
 
     decide = loop.decide
 
     def eager(diagnosis: Any, observation: Any, spec: Any, facts: Any, now: float) -> Any:
         decision = decide(diagnosis, observation, spec, facts, now)
         silent = isinstance(decision, Refusal) and decision.reason is Reason.NO_DATA
-        if not silent or not facts.replicas or facts.replicas < 2:
+        if not silent or not facts.replicas:
             return decision
-        change = ReplicasChange(desired=1, replaces=facts.replicas)
-        summary = f"replicas {facts.replicas} → 1"
+        change = ReplicasChange(desired=0, replaces=facts.replicas)
+        summary = f"replicas {facts.replicas} → 0"
         action = Action(type="Replicas", summary=summary, cause="surplus", replicas=change)
         reading = Evidence(signal="none", window="10s", statistic="none", value=0.0)
         symptom = Symptom(objective="Surplus", text="nobody says anything", evidence=reading)
         return Plan(action.model_copy(update={"aim": Aim.SAVE}), symptom)
 
-    plan = loop.intent
-
-    def credulous(policy: Any, decision: Any, diagnosis: Any, seen: Any, *more: Any) -> Any:
-        # It is refused here once more.
-        told = replace(seen, type=WorkloadType.INFERENCE)
-        return plan(policy, decision, diagnosis, told, *more)
-
-    loop.decide, loop.intent = eager, credulous
+    loop.decide = eager
 
 
 def restore() -> None:

@@ -29,7 +29,7 @@ SCENES = {
     "intent": scene("server", "helps"),
     "absolute": scene("server", "nothing"),
     "bounds": scene("server", "helps"),
-    "data": scene("server", "mute", settles=100.0),
+    "data": scene("server", "mute", settles=60.0),
     "restore": scene("trainer", "hurts"),
     "finalizer": scene("trainer", "mute", reports=0, goes=50.0),
     "memory": scene("trainer", "helps", KILL, strikes=30.0, settles=100.0),
