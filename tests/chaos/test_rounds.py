@@ -31,7 +31,7 @@ SCENES = {
     "bounds": scene("server", "helps"),
     "data": scene("server", "mute", settles=60.0),
     "restore": scene("trainer", "hurts"),
-    "finalizer": scene("trainer", "mute", reports=0, goes=50.0),
+    "finalizer": scene("trainer", "helps", goes=50.0),
     "memory": scene("trainer", "helps", KILL, strikes=30.0, settles=100.0),
     "effect": scene("trainer", "helps", settles=50.0),
     "verdict": scene("trainer", "helps", settles=60.0),

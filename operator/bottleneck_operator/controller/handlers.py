@@ -39,6 +39,9 @@ TURN_SECONDS = 1.0
 LEAST_SECONDS = 0.2
 """Least time between two turns, however much the sidecars have to say."""
 
+SERVED_SECONDS = 60
+"""Longest that the operator's own kinds are waited for."""
+
 RETRY_SECONDS = 2.0
 """Until a deleted policy's action is taken back again where that failed."""
 
@@ -69,6 +72,23 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.error_backoffs = [0.1, 0.5, 1, 1, 2, 2, 5, 5, 5]
     kube = await Kube.connect(os.environ.get("KUBECONFIG"))
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
+    await _until_served(kube)
+
+
+async def _until_served(kube: Kube) -> None:
+    """Waits until the API server serves the operator's own kinds. One that was just started does so
+    later than anything else, and kopf, which asks once, would look after no policy ever after.
+    Where they are still missing in the end, kopf waits for their CRDs."""
+    for _ in range(SERVED_SECONDS):
+        try:
+            served = (await kube.get(f"/apis/{GROUP}/{VERSION}")).get("resources", [])
+        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.info("the API server does not serve %s yet: %r", GROUP, error)
+        else:
+            if {POLICIES, REPORTS} <= {item["name"] for item in served}:
+                return
+        await asyncio.sleep(1.0)
+    log.warning("the CRDs of %s are not there: install them", GROUP)
 
 
 @kopf.on.cleanup()
