@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo kind-demo bench-diagnosis bench-tuning bench-placebo test test-fast lint format generate verify cluster-up cluster-down images requirements clean
+.PHONY: help venv demo kind-demo bench-diagnosis bench-tuning bench-placebo chaos test test-fast lint format generate verify cluster-up cluster-down images requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,9 @@ bench-tuning: venv ## Compare what the operator makes of real workloads with the
 
 bench-placebo: venv ## Count wrong verdicts where nothing was done, on real and made series (EPISODES=40)
 	$(BIN)/python -m hack.bench.placebo $(if $(EPISODES),--episodes $(EPISODES))
+
+chaos: venv ## Do the operator harm, and check what it does then (SEED=1 ROUNDS=50, or ROUND=132 again)
+	$(BIN)/python -m hack.chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ROUND),--round $(ROUND))
 
 test: venv verify ## Lint, verify and run every test, those on the built-in cluster included
 	$(BIN)/python -m pytest $(or $(TESTS),tests)

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _up(parsed: argparse.Namespace, progress: Progress) -> None:
-    _print_cluster(parsed, lifecycle.up(parsed.name, _options(parsed), progress))
+    result = lifecycle.up(parsed.name, _options(parsed), progress, parsed.control_plane_only)
+    _print_cluster(parsed, result)
 
 
 def _restart(parsed: argparse.Namespace, progress: Progress) -> None:
@@ -157,7 +158,12 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("up", _up, "Bring a cluster up, or heal it.", named, programs, output)
+    up = command("up", _up, "Bring a cluster up, or heal it.", named, programs, output)
+    up.add_argument(
+        "--control-plane-only",
+        action="store_true",
+        help="only etcd and the API server, whose audit log then has the bodies of all writes",
+    )
     down = command("down", _down, "Take a cluster down and leave nothing of it.", named)
     down.add_argument("--all", action="store_true", help="all clusters of this machine")
     command("status", _status, "How a cluster is (exit code 1: not ready).", named, output)

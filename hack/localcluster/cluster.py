@@ -32,6 +32,8 @@ class Cluster:
 
     name: str
     slot: int
+    control_plane_only: bool = False
+    """Whether it is no more than etcd and the API server."""
 
     @property
     def directory(self) -> Path:
@@ -110,7 +112,11 @@ def find(name: str) -> Cluster | None:
         record = json.loads((state_root() / name / "cluster.json").read_text())
     except FileNotFoundError:
         return None
-    return Cluster(name=record["name"], slot=record["slot"])
+    return Cluster(
+        name=record["name"],
+        slot=record["slot"],
+        control_plane_only=record.get("controlPlaneOnly", False),
+    )
 
 
 def get(name: str) -> Cluster:
@@ -123,17 +129,23 @@ def get(name: str) -> Cluster:
     )
 
 
-def find_or_create(name: str) -> Cluster:
-    """The cluster by that name, with a slot of its own."""
+def find_or_create(name: str, control_plane_only: bool = False) -> Cluster:
+    """The cluster by that name, with a slot of its own. One that is there stays what it is."""
     with files.lock(state_root() / ".locks" / ".slots"):
         if cluster := find(name):
             return cluster
-        cluster = Cluster(name=name, slot=_free_slot())
+        cluster = Cluster(name, _free_slot(), control_plane_only)
         cluster.directory.mkdir(parents=True, exist_ok=True)
         cluster.directory.chmod(0o700)  # it holds the private keys
         files.write_atomically(
             cluster.directory / "cluster.json",
-            json.dumps({"name": cluster.name, "slot": cluster.slot}),
+            json.dumps(
+                {
+                    "name": cluster.name,
+                    "slot": cluster.slot,
+                    "controlPlaneOnly": cluster.control_plane_only,
+                }
+            ),
         )
         return cluster
 

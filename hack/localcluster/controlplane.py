@@ -16,11 +16,27 @@ AUDIT_POLICY = {
 }
 
 
+# Of a control plane alone, which is there to see what somebody writes: the whole of each write.
+WRITES_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "omitManagedFields": True,
+    "rules": [
+        {"level": "None", "verbs": ["get", "list", "watch"]},
+        {"level": "None", "resources": [{"group": "", "resources": ["events"]}]},
+        {"level": "RequestResponse"},
+    ],
+}
+
+
 def components(cluster: Cluster, binaries: dict[str, Path]) -> list[Component]:
     """The control plane, in the order in which it starts."""
+    least = [_etcd(cluster), _apiserver(cluster, binaries["kube-apiserver"])]
+    if cluster.control_plane_only:
+        return least
     return [
-        _etcd(cluster),
-        _apiserver(cluster, binaries["kube-apiserver"]),
+        *least,
         _controller_manager(cluster, binaries["kube-controller-manager"]),
         _scheduler(cluster, binaries["kube-scheduler"]),
     ]
@@ -51,7 +67,8 @@ def _etcd(cluster: Cluster) -> Component:
 def _apiserver(cluster: Cluster, binary: Path) -> Component:
     pki = cluster.directory / "pki"
     audit_policy = cluster.directory / "audit-policy.json"
-    files.write_atomically(audit_policy, json.dumps(AUDIT_POLICY, indent=2))
+    policy = WRITES_POLICY if cluster.control_plane_only else AUDIT_POLICY
+    files.write_atomically(audit_policy, json.dumps(policy, indent=2))
     return Component(
         "kube-apiserver",
         (

@@ -20,11 +20,12 @@ from localcluster import (
 )
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
+from localcluster.processes import Component
 from localcluster.progress import Progress
 
+CONTROL_PLANE = ("etcd", "kube-apiserver")
 COMPONENTS = (
-    "etcd",
-    "kube-apiserver",
+    *CONTROL_PLANE,
     "kube-controller-manager",
     "kube-scheduler",
     "containerd",
@@ -33,39 +34,31 @@ COMPONENTS = (
 )
 
 
-def up(name: str, options: binaries.Options, progress: Progress) -> dict:
+def up(
+    name: str, options: binaries.Options, progress: Progress, control_plane_only: bool = False
+) -> dict:
     """Bring a cluster up, or what is missing of it, and wait until it takes pods."""
     _require_root()
     started = time.monotonic()
     packages.ensure(packages.CLUSTER_PACKAGES, progress)
     programs = binaries.ensure(options, progress)
-    images.ensure_pause(progress)
     with cluster.exclusive(name):
-        this = cluster.find_or_create(name)
+        this = cluster.find_or_create(name, control_plane_only)
         with progress.phase("certificates and namespaces"):
             pki.ensure(this)
             _link_programs(this, programs)
             namespace.start(this)
             namespace.connect(this)
             node.make_cgroups(this)
-        with progress.phase("images unpacked before"):
-            imagestore.clone_to(this)
-        runtime = node.containerd(this)
+        runtime = None if this.control_plane_only else _prepare_node(this, progress)
         etcd, apiserver, *controllers = controlplane.components(this, programs)
         with progress.phase("control plane"):
-            for component in (runtime, etcd, apiserver):
+            for component in (*filter(None, [runtime]), etcd, apiserver):
                 processes.start(this, component)
             # The others give up on an API server that takes long, as on a busy machine.
             processes.wait_ready(this, apiserver)
-        with progress.phase("images"):
-            processes.wait_ready(this, runtime)
-            images.load_built(this)
-        with progress.phase("controllers and node"):
-            rest = [*controllers, *node.components(this, programs)]
-            for component in rest:
-                processes.start(this, component)
-            for component in rest:
-                processes.wait_ready(this, component)
+        if runtime is not None:
+            _start_node(this, [*controllers, *node.components(this, programs)], runtime, progress)
         result = status(name)
         result["seconds"] = {**progress.seconds, "total": round(time.monotonic() - started, 2)}
         progress.say(
@@ -73,6 +66,27 @@ def up(name: str, options: binaries.Options, progress: Progress) -> dict:
             f"(Kubernetes {result['kubernetes']})."
         )
         return result
+
+
+def _prepare_node(this: Cluster, progress: Progress) -> Component:
+    """The container runtime, with the images that it finds when it starts."""
+    images.ensure_pause(progress)
+    with progress.phase("images unpacked before"):
+        imagestore.clone_to(this)
+    return node.containerd(this)
+
+
+def _start_node(
+    this: Cluster, rest: list[Component], runtime: Component, progress: Progress
+) -> None:
+    with progress.phase("images"):
+        processes.wait_ready(this, runtime)
+        images.load_built(this)
+    with progress.phase("controllers and node"):
+        for component in rest:
+            processes.start(this, component)
+        for component in rest:
+            processes.wait_ready(this, component)
 
 
 def down(name: str, progress: Progress) -> bool:
@@ -103,10 +117,12 @@ def status(name: str) -> dict:
     this = cluster.get(name)
     init = namespace.init_process(this)
     running = processes.pids(this) if init else {}
-    pids = {component: running.get(component) for component in COMPONENTS}
+    wanted = CONTROL_PLANE if this.control_plane_only else COMPONENTS
+    pids = {component: running.get(component) for component in wanted}
+    takes_pods = this.control_plane_only or api.is_node_ready(this)
     return {
         "name": name,
-        "ready": bool(all(pids.values()) and api.is_ready(this) and api.is_node_ready(this)),
+        "ready": bool(all(pids.values()) and api.is_ready(this) and takes_pods),
         "kubernetes": binaries.kubernetes().version,
         "kubeconfig": str(this.kubeconfig),
         "bin": str(this.directory / "bin"),

@@ -155,7 +155,7 @@ def test_a_policy_that_is_deleted_wakes_it(world: Zero) -> None:
     world.at(10, idle_seconds=410.0)
     asyncio.run(world.loop.release(world.policy))
     assert world.replicas == 2
-    assert world.last()["status"]["phase"] == Phase.REVERTING
+    assert world.last()["status"]["phase"] == Phase.REVERTED
 
 
 def test_a_policy_that_is_deleted_leaves_what_others_set(world: Zero) -> None:

@@ -3,7 +3,6 @@ state machine says (``decide/lifecycle.py``); here it is carried out and written
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,11 @@ from ..act import images as act_images
 from ..act import knobs as act_knobs
 from ..act import resources as act_resources
 from ..act.replicas import SupersededError, set_replicas
-from ..api.conditions import Reason
+from ..api.conditions import INJECTED_LABEL, Reason
 from ..api.policy import BottleneckPolicy
 from ..api.report import BottleneckReport, Phase
-from ..decide.effects.standing import Progress
+from ..decide.effects import effect_of
+from ..decide.effects.standing import Progress, Standing
 from ..decide.idle import sleeping
 from ..decide.lifecycle import (
     Next,
@@ -40,7 +40,7 @@ from ..kube import KubeError
 from ..observe.cluster import TargetError
 from ..observe.containers import ResizeState
 from ..observe.history import History
-from ..observe.observation import Observation
+from ..observe.observation import Observation, WorkloadType
 from ..observe.pods import Pod
 from ..observe.series import in_force_at
 from ..report import metrics, reports
@@ -133,21 +133,48 @@ class Actions:
                 await self._move(policy, report, step, now)
 
     async def undo_unjudged(self, policy: BottleneckPolicy) -> None:
-        """Undoes what was applied and not yet judged, and wakes what sleeps: the policy is being
-        deleted, and nobody else would."""
+        """Undoes what was begun and not yet judged, and wakes what sleeps: the policy is being
+        deleted, and nobody else would. Raises ``KubeError`` where not everything is undone yet."""
         known = self.services.reports.of(policy)
         slept = sleeping(known)
         for report in known:
-            if report.status.phase in (Phase.APPLIED, Phase.VERIFYING) or report is slept:
+            # What is only planned may have had its effect: a process can die in between.
+            if (report.status.phase.open and report.status.phase is not Phase.REVERTING) or (
+                report is slept
+            ):
                 step = Next(Step.MOVE, Phase.REVERTING, Reason.REVERTING, "the policy was deleted")
                 report = await self._move(policy, report, step, time.time())
             if report.status.phase is Phase.REVERTING:
-                self.gatherer.forget_target()
-                # What is gone, or set by others since, needs nothing.
-                with contextlib.suppress(SupersededError, TargetError):
-                    await self.gatherer.read_target(policy, time.time(), True)
-                    running = self.gatherer.running(policy)
-                    await self._bring_about(policy, report, running, undo=True)
+                step = await self._undone(policy, report)
+                await self._move(policy, report, step, time.time())
+
+    async def _undone(self, policy: BottleneckPolicy, report: BottleneckReport) -> Next:
+        """Undoes one action now, with what the API server says rather than the watches."""
+        action = report.spec.action
+        assert action is not None
+        try:
+            running = await self._read_anew(policy)
+            await self._bring_about(policy, report, running, undo=True)
+            running = await self._read_anew(policy)
+        except (SupersededError, TargetError) as error:
+            # What is gone, or set by others since, needs nothing.
+            return Next(Step.MOVE, Phase.ABANDONED, Reason.ACTION_SUPERSEDED, str(error))
+        nothing = Observation(time.time(), WorkloadType.UNKNOWN, {})
+        progress = self._progress(policy, report, nothing, {}, running, time.time())
+        if running and effect_of(action, Phase.REVERTING, progress).standing is Standing.MISSING:
+            raise KubeError(409, f"{report.metadata.name} is not undone everywhere yet")
+        message = f"undone: {action.summary}"
+        return Next(Step.MOVE, Phase.REVERTED, Reason.ACTION_REVERTED, message)
+
+    async def _read_anew(self, policy: BottleneckPolicy) -> list[Pod]:
+        """Reads the target, and its pods: in a new process the watch may not have shown them."""
+        self.gatherer.forget_target()
+        await self.gatherer.read_target(policy, time.time(), True)
+        path = f"/api/v1/namespaces/{policy.metadata.namespace}/pods"
+        found = await self.services.kube.get(path, labelSelector=f"{INJECTED_LABEL}=true")
+        for item in found["items"]:
+            self.services.pods.update(item)
+        return self.gatherer.running(policy)
 
     def _progress(
         self,

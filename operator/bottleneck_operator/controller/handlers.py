@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+from collections import defaultdict
 from typing import Any
 
 import aiohttp
@@ -39,7 +40,16 @@ TURN_SECONDS = 1.0
 LEAST_SECONDS = 0.2
 """Least time between two turns, however much the sidecars have to say."""
 
+SERVED_SECONDS = 60
+"""Longest that the operator's own kinds are waited for."""
+
+RETRY_SECONDS = 2.0
+"""Until a deleted policy's action is taken back again where that failed."""
+
 _services: Services | None = None
+
+_at_work: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+"""For each policy: who works for it now, its loop or its end."""
 
 
 def services() -> Services:
@@ -66,6 +76,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     _services = Services(kube=kube, recorder=Recorder(kube, socket.gethostname()))
     _services.prometheus.allowed = tuple(os.environ.get("BOTTLENECK_PROMETHEUS_URLS", "").split())
     metrics.tell_of(_services.streams)
+    await _until_served(kube)
     await _claim_all(_services)
 
 
@@ -88,6 +99,22 @@ async def _claim_all(shared: Services) -> None:
 @kopf.on.event(GROUP, VERSION, POLICIES, when=lambda event, **_: event["type"] == "DELETED")
 async def policy_gone(name: str, namespace: str | None, **_: Any) -> None:
     services().claims.drop(f"{namespace}/{name}")  # perhaps its loop had not begun
+
+
+async def _until_served(kube: Kube) -> None:
+    """Waits until the API server serves the operator's own kinds. One that was just started does so
+    later than anything else, and kopf, which asks once, would look after no policy ever after.
+    Where they are still missing in the end, kopf waits for their CRDs."""
+    for _ in range(SERVED_SECONDS):
+        try:
+            served = (await kube.get(f"/apis/{GROUP}/{VERSION}")).get("resources", [])
+        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.info("the API server does not serve %s yet: %r", GROUP, error)
+        else:
+            if {POLICIES, REPORTS} <= {item["name"] for item in served}:
+                return
+        await asyncio.sleep(1.0)
+    log.warning("the CRDs of %s are not there: install them", GROUP)
 
 
 @kopf.on.cleanup()
@@ -115,41 +142,43 @@ async def look_after(
     """The loop of one policy, until the policy is deleted or the operator ends."""
     loop = PolicyLoop(services(), key=f"{namespace}/{name}")
     metrics.POLICIES.inc()
-    try:
-        while not stopped:
-            started = time.monotonic()
-            with metrics.TURN_SECONDS.time():
-                await _turn(loop, body)
-            await _pause(loop, stopped, started)
-        if body.metadata.get("deletionTimestamp"):
-            await _release(loop, body)
-    finally:
-        metrics.POLICIES.dec()
-        loop.leave()
-        services().claims.drop(loop.key)
-        services().pools.drop(loop.key)
+    async with _at_work[loop.key]:
+        try:
+            while not stopped:
+                started = time.monotonic()
+                with metrics.TURN_SECONDS.time():
+                    await _turn(loop, body)
+                await _pause(loop, stopped, started)
+        finally:
+            metrics.POLICIES.dec()
+            loop.leave()
+            services().claims.drop(loop.key)
+            services().pools.drop(loop.key)
+
+
+@kopf.on.delete(GROUP, VERSION, POLICIES, backoff=RETRY_SECONDS)
+async def let_go(body: kopf.Body, namespace: str | None, name: str, **_: Any) -> None:
+    """Takes back what is not judged yet, whichever process began it. As long as this fails, kopf
+    keeps the finalizer and tries again; a daemon would not be started for a policy that was deleted
+    while no operator ran."""
+    key = f"{namespace}/{name}"
+    async with _at_work[key]:
+        try:
+            await PolicyLoop(services(), key).release(_policy(body))
+        except ValidationError:
+            log.error("policy %s cannot be read; it goes as it is", key)
+        except KubeError as error:
+            if not error.refused:
+                raise
+            # Asking again would give the same answer, and the policy would never go.
+            log.error("policy %s goes, and its last action stays: %s", key, error.message)
+    _at_work.pop(key, None)
 
 
 def _policy(body: kopf.Body) -> BottleneckPolicy:
     return BottleneckPolicy.model_validate(
         {key: dict(body[key]) for key in ("metadata", "spec", "status") if key in body}
     )
-
-
-async def _release(loop: PolicyLoop, body: kopf.Body) -> None:
-    """Undoes what was not judged; tried again until it is done or kopf's patience ends, since with
-    the policy its reports go, and with them what there was before."""
-    while True:
-        try:
-            await loop.release(_policy(body))
-        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            if isinstance(error, KubeError) and error.refused:
-                log.error("what %s has begun cannot be undone: %s", loop.key, error)
-                return
-            log.warning("release of %s: %r; it is tried again", loop.key, error)
-            await asyncio.sleep(TURN_SECONDS)
-        else:
-            return
 
 
 async def _turn(loop: PolicyLoop, body: kopf.Body) -> None:

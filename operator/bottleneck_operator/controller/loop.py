@@ -123,10 +123,13 @@ class PolicyLoop:
         self._gatherer.leave()
 
     async def release(self, policy: BottleneckPolicy) -> None:
-        """The policy is being deleted: what was applied and not yet judged is undone."""
+        """The policy is being deleted: what was begun and not yet judged is undone. Idempotent.
+        Raises ``KubeError``, OSError and TimeoutError, after which it is to be tried again."""
         self.services.claims.drop(self.key)
         self.services.pools.drop(self.key)
         self.leave()
+        # An answer may have been lost, and a new process knows nothing at all.
+        await reports.load(self.services.kube, policy, self.services.reports)
         await self._actions.undo_unjudged(policy)
 
     def _remembered(self, view: View, now: float) -> View:

@@ -1,0 +1,1 @@
+"""Seeded faults against a real operator process and a real API server (docs/chaos.md)."""
