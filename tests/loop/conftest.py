@@ -37,7 +37,7 @@ PLACES = {
 """Where the API server has the kinds that tests wait for; others are asked for with kubectl."""
 
 
-def until(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
+def until(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
     """What ``condition`` gives once it is true; fails with ``what`` after the deadline."""
     deadline = time.monotonic() + seconds
     while True:
@@ -80,7 +80,7 @@ class Operator:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", ports[0])) == 0
 
-        until("the operator serves /healthz", listening)
+        until("the operator serves /healthz", listening, 180)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the process and waits for its end; one that does not end when it is asked to fails
