@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,10 @@ LOCALCLUSTER = [sys.executable, str(ROOT / "hack" / "localcluster")]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Which worker of pytest-xdist this process is, empty where it is the only one."""
 NAME = "-".join(filter(None, (os.environ.get("BOTTLENECK_TEST_CLUSTER", "test"), WORKER)))
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("parallel", deadline=None)
+settings.load_profile("parallel")
 
 TOGETHER = ("tests/loop/test_reach.py",)
 """Files of tests/loop with a fixture for the module, which takes long to make."""
@@ -67,7 +72,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         fcntl.flock(turn, fcntl.LOCK_EX)
         fcntl.flock(machine, fcntl.LOCK_EX if "alone" in item.keywords else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            # Closing is not enough: a process that the test forked may have the file open, too.
+            fcntl.flock(machine, fcntl.LOCK_UN)
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,8 @@ class Cluster:
 
     @cached_property
     def api(self) -> requests.Session:
-        """A client of the API server: asking it costs a hundredth of a run of kubectl, of which a
-        test that waits makes hundreds."""
+        """A client of the API server. A run of kubectl takes a tenth of a second of CPU, and a test
+        that waits looks hundreds of times."""
         session, pki = requests.Session(), self.kubeconfig.parent / "pki"
         session.trust_env = False  # no proxy lies between us and it
         session.verify = str(pki / "ca.crt")
