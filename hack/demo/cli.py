@@ -74,6 +74,9 @@ def arguments() -> argparse.Namespace:
         help="leave the cluster and all in it (or KEEP=1 in the environment)",
     )
     parser.add_argument("--operator-replicas", type=int, choices=(0, 1), default=1)
+    parser.add_argument(
+        "--only", choices=(TRAINING.kind, INFERENCE.kind), help="one of the two workloads"
+    )
     parser.add_argument("--namespace", default="demo", help="of the workloads (demo)")
     default = REPOSITORY / "build" / "demo" / "summary.json"
     parser.add_argument("--summary", type=Path, default=default, help=f"file to write ({default})")
@@ -127,10 +130,11 @@ class Demo:
             entries = []
             # One after the other: together they need more than the two cores of a small machine,
             # and each would be measured in the other's noise.
-            for scenario in (TRAINING, INFERENCE):
+            scenarios = [s for s in (TRAINING, INFERENCE) if self.args.only in (None, s.kind)]
+            for scenario in scenarios:
                 show = Show(scenario, stage)
                 entries.append(show.run())
-                if not (self.args.keep and scenario is INFERENCE):
+                if not (self.args.keep and scenario is scenarios[-1]):
                     show.stop()
         summary = {
             "cluster": {"kubernetes": version, "provider": self.provider.kind},

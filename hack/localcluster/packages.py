@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from localcluster import files
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
@@ -55,7 +56,12 @@ def ensure(packages: dict[str, str], progress: Progress, *, is_root: bool | None
             f"these programs are missing: {', '.join(packages[name] for name in absent)}\n"
             "There is no apt-get here: install them with this system's package manager."
         )
-    with progress.phase(f"Debian packages ({', '.join(absent)})"), _no_services_started():
+    # One run at a time: apt waits for others with dpkg's lock, but not with the one of its lists.
+    with (
+        files.lock(files.cache_directory() / ".packages.lock"),
+        progress.phase(f"Debian packages ({', '.join(absent)})"),
+        _no_services_started(),
+    ):
         # The lists of a new machine are old or empty, and then nothing is found.
         _apt_get("update", "-qq")
         _apt_get("install", "-qq", "--no-install-recommends", *absent)

@@ -36,7 +36,12 @@ def unavailable() -> str:
     return ""
 
 
-@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "available")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "available"),
+]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_the_truth_is_named_first(name: str) -> None:
     (planned,) = [run for run in plan(SUITE, [0], [name], everything=True) if run.id == name]
@@ -77,7 +82,6 @@ for batch in monitor.loader([torch.rand(256, 512)] * 1_000_000):
 """
 
 
-@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "available")
 def test_a_folder_and_a_program_of_ones_own(tmp_path: Path) -> None:
     tmp_path.joinpath("train.py").write_text(PROGRAM)
     tmp_path.joinpath("works.yaml").write_text(OWN.format(word="{seed}"))

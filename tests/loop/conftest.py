@@ -23,8 +23,21 @@ SETTINGS = InjectSettings(image="bottleneck/sidecar:dev")
 
 Object = dict[str, Any]
 
+OWN = "apis/bottleneck.dev/v1alpha1"
+PLACES = {
+    "bnp": f"{OWN}/bottleneckpolicies",
+    "bnr": f"{OWN}/bottleneckreports",
+    "deploy": "apis/apps/v1/deployments",
+    "events": "api/v1/events",
+    "hpa": "apis/autoscaling/v2/horizontalpodautoscalers",
+    "job": "apis/batch/v1/jobs",
+    "pod": "api/v1/pods",
+    "pods": "api/v1/pods",
+}
+"""Where the API server has the kinds that tests wait for; others are asked for with kubectl."""
 
-def until(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
+
+def until(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
     """What ``condition`` gives once it is true; fails with ``what`` after the deadline."""
     deadline = time.monotonic() + seconds
     while True:
@@ -69,7 +82,7 @@ class Operator:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", ports[0])) == 0
 
-        until("the operator serves /healthz", listening)
+        until("the operator serves /healthz", listening, 180)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the process and waits for its end; one that does not end when it is asked to fails
@@ -99,11 +112,19 @@ class World:
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump(document))
 
     def get(self, kind: str, name: str) -> Object:
+        if kind in PLACES:
+            return self._read(kind, f"/{name}")
         found = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return json.loads(found) if found else {}
 
     def list(self, kind: str) -> list[Object]:
-        return json.loads(self.kubectl("get", kind, "-o", "json"))["items"]
+        return self._read(kind).get("items", [])
+
+    def _read(self, kind: str, name: str = "") -> Object:
+        group, _, plural = PLACES[kind].rpartition("/")
+        path = f"{group}/namespaces/{self.namespace}/{plural}{name}"
+        found: Object = self.cluster.read(path)
+        return found
 
     def status(self, policy: str) -> Object:
         """A policy's status, empty before the first."""

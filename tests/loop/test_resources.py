@@ -40,6 +40,7 @@ def size(world: World, *path: str) -> Any:
     return found
 
 
+@pytest.mark.alone
 def test_a_throttled_container_gets_more_cpu_without_a_restart(
     world: World, operator: Operator
 ) -> None:
