@@ -16,6 +16,7 @@ from bottleneck_operator.api.report import BottleneckReport, Phase, Verdict
 from bottleneck_operator.controller import actions as actions_module
 from bottleneck_operator.controller.actions import Actions
 from bottleneck_operator.controller.gather import Gatherer
+from bottleneck_operator.controller.judging import Judging
 from bottleneck_operator.controller.services import Services
 from bottleneck_operator.kube import JSON_PATCH, STRATEGIC_MERGE_PATCH, KubeError, Resource
 from bottleneck_operator.report import reports
@@ -268,7 +269,7 @@ class World:
             return replace(known(actions, policy, report, *rest), verdict=self.verdict)
 
         monkeypatch.setattr(Actions, "_progress", progress)
-        monkeypatch.setattr(Actions, "_judge", lambda *_: self.verdict)
+        monkeypatch.setattr(Judging, "verdict", lambda *_: self.verdict)
 
 
 def _generation(text: str) -> int:

@@ -72,11 +72,12 @@ class Recording(Kube):
         body: object = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        seconds: float | None = None,
     ) -> Object:
         found = re.fullmatch(r"/(?:api|apis/([^/]+))/(v[^/]+)", path)
+        self._note()
         if found:  # discovery: everybody may
             return {"resources": list(self._discovered(f"{found[1]}/{found[2]}"))}
-        self._note()
         self.rights.add(right(method, path))
         if method == "DELETE":
             return {}
@@ -145,7 +146,8 @@ def chart_rights(file: str, name: str, kind: str = "ClusterRole") -> set[Right]:
     """The rules of the role whose name ends so, with every optional part."""
     found = set()
     for rule in _role(file, name, kind)["rules"]:
-        assert "resourceNames" not in rule
+        # By name there are rights only in the operator's own namespace.
+        assert kind == "Role" or "resourceNames" not in rule
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 for verb in rule["verbs"]:

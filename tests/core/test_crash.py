@@ -19,7 +19,7 @@ from .builders import (
 )
 from .crash_world import PODS, REPORTS, Door, Store, World, job_of, pod_of
 from .objects import Object, deployment
-from .test_variants import image_action
+from .test_variants import NEW, image_action
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/ml/deployments/ranker"
 JOB = "/apis/batch/v1/namespaces/ml/jobs/work"
@@ -40,6 +40,12 @@ ACTIONS: dict[str, Callable[[], Action]] = {
     "image": lambda: image_action(
         replaces="registry.example/ranker:v2", original="registry.example/ranker:v2"
     ),
+}
+ALLOWED: Object = {
+    "dataLoader": {"maxWorkers": 4},
+    "replicas": {"min": 0, "max": 6, "hpa": "AdjustBounds"},
+    "resources": {"cpu": {"max": "4"}},
+    "variants": [{"name": "int8", "image": NEW, "accuracyLoss": "0.4%"}],
 }
 ENDS = {
     **{(kind, "Improved"): Phase.KEPT for kind in ACTIONS},
@@ -68,10 +74,15 @@ def world(monkeypatch: pytest.MonkeyPatch, kind: str, verdict: str) -> World:
     planned = report(ACTIONS[kind]())
     document: Object = planned.dump()
     document["metadata"]["uid"] = "uid-p-1"
+    document["spec"]["target"] = ref
     document["spec"]["targetUid"] = target["metadata"]["uid"]
     objects[f"{REPORTS}/p-1"] = document
     result = Verdict(result=VerdictResult(verdict), reason="as told")
-    made = World(Store(objects), policy(spec={"targetRef": ref}), result)
+    made = World(
+        Store(objects),
+        policy(spec={"targetRef": ref, "actions": ALLOWED, "limits": {"accuracyLoss": "1%"}}),
+        result,
+    )
     made.judged(monkeypatch)
     return made
 

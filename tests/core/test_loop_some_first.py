@@ -10,9 +10,9 @@ import pytest
 from bottleneck_operator.api.report import Action, Phase, Stage
 from bottleneck_operator.decide.lifecycle import DesiredKnobs, desired_knobs
 from bottleneck_operator.decide.some_first import divisible
-from bottleneck_operator.report.reports import KEEP, ReportStore, prune
+from bottleneck_operator.report.reports import ReportStore, prune
 
-from .builders import SMALL, knobs_action, moment, policy, report, resources_action
+from .builders import NOW, SMALL, knobs_action, moment, policy, report, resources_action
 from .fleet import Fleet, Replica, batches, changed_by, noisy
 from .objects import managed
 from .test_loop_variants import told_stages
@@ -198,19 +198,22 @@ def test_knobs_of_all_outlive_any_number_of_trials_that_were_undone_on_some() ->
     store, gone = ReportStore(), []
 
     class Door:
-        async def delete(self, path: str) -> None:
+        async def delete(self, path: str, *_: str) -> None:
             gone.append(path.rpartition("/")[2])
 
-    for number in range(1, KEEP + 4):
-        stage = {"stage": Stage.CANARY} if number > 1 else {}
+    for number in range(1, 34):
+        restored = {"result": "Restored", "at": moment(number)}
+        stage = {"stage": Stage.CANARY, "revert": restored} if number > 1 else {}
         phase = Phase.REVERTED if number > 1 else Phase.KEPT
         made = report(batches(2 * number), phase, f"p-{number}", applied_at=moment(number), **stage)
         spec = made.spec.model_copy(update={"decided_at": moment(number)})
         store.update(made.model_copy(update={"spec": spec}).dump())
     door: Any = Door()
-    asyncio.run(prune(door, store, policy()))
+    counted = {"counted": [f"p-{number}" for number in range(1, 34)]}
+    mine = policy(spec={"reports": {"keep": 30}}, status={"ledger": counted})
+    asyncio.run(prune(door, store, mine, NOW + 7200))
     assert gone == ["p-2", "p-3"]
-    assert desired_knobs(store.of(policy())) == DesiredKnobs(2, {"batch.maxSize": 8})
+    assert desired_knobs(store.of(mine)) == DesiredKnobs(2, {"batch.maxSize": 8})
 
 
 # -- what else happened ----------------------------------------------------------------------------
@@ -234,7 +237,7 @@ def test_beside_a_rollout_nothing_counts_as_an_improvement(
     assert verdict is not None
     assert verdict.result == "Inconclusive"
     (confounder,) = verdict.confounders
-    assert confounder.startswith("a rollout of Deployment/work by kubectl at ")
+    assert confounder.startswith("a rollout of Deployment/ranker by kubectl at ")
     assert verdict.reason.endswith(f"confounded by {confounder}")
     assert found.status.phase == phase
     assert fleet.most == (1 if replicas == 1 else 2)

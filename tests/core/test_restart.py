@@ -133,11 +133,13 @@ def closed(
         applied_at=ended,
         closed_at=ended,
         verdict={"result": told},
+        revert=None if phase is Phase.KEPT else {"result": "Restored", "at": ended},
     )
 
 
 def gone(reports: list[BottleneckReport], **wanted: Any) -> list[str]:
-    made = policy(spec={"reports": wanted})
+    counted = [each.metadata.name for each in reports]
+    made = policy(spec={"reports": wanted}, status={"ledger": {"counted": counted}})
     return [each.metadata.name for each in expendable(made, reports, reports, NOW)]
 
 
@@ -148,6 +150,12 @@ def test_the_oldest_beyond_the_number_and_all_beyond_the_age_go() -> None:
     assert gone(reports, keep=8, maxAge="96h30m") == ["p-0", "p-1", "p-2", "p-3"]
     # The knobs that are in force follow from the newest one.
     assert gone(reports, keep=1, maxAge="1m") == [f"p-{number}" for number in range(7)]
+
+
+def test_what_the_written_ledger_does_not_count_yet_stays() -> None:
+    reports = [closed(number, 100 - number) for number in range(8)]
+    made = policy(spec={"reports": {"keep": 5}}, status={"ledger": {"counted": ["p-1"]}})
+    assert [it.metadata.name for it in expendable(made, reports, reports, NOW)] == ["p-1"]
 
 
 def test_what_a_decision_asks_for_stays() -> None:

@@ -26,6 +26,7 @@ from bottleneck_operator.api.report import (
     RolloutFields,
 )
 from bottleneck_operator.controller import handlers, release
+from bottleneck_operator.controller.lease import Election
 from bottleneck_operator.controller.loop import PolicyLoop
 from bottleneck_operator.controller.services import Services
 from bottleneck_operator.decide.lifecycle import DesiredKnobs
@@ -56,6 +57,8 @@ PLURALS = {
     "ray.io/v1/RayService": "rayservices",
     "keda.sh/v1alpha1/ScaledObject": "scaledobjects",
     "autoscaling.k8s.io/v1/VerticalPodAutoscaler": "verticalpodautoscalers",
+    "bottleneck.dev/v1alpha1/BottleneckPolicy": "bottleneckpolicies",
+    "bottleneck.dev/v1alpha1/BottleneckReport": "bottleneckreports",
 }
 """The kinds that the cluster has here."""
 
@@ -113,6 +116,27 @@ async def everything(kube: Recording) -> None:
     await _questions(kube)
     await _effects(kube)
     await _records(kube)
+    await _election(kube)
+    await _ends_and_beginnings(kube)
+
+
+async def _election(kube: Recording) -> None:
+    """A process that finds no Lease, leads, renews and gives up."""
+    election = Election(kube, "ml", "x")
+    folder = f"{root('coordination.k8s.io/v1')}/leases"
+    kube.objects[f"{folder}/x"] = KubeError(404, "no such lease")
+    await election._try()
+    await election._renew()
+    await election.release()
+
+
+async def _ends_and_beginnings(kube: Recording) -> None:
+    services = Services(kube, Recorder(kube, "test"))
+    await handlers._until_served(kube)
+    await handlers._claim_all(services)
+    loop = PolicyLoop(services, "ml/p")
+    await loop.release(policy())
+    await loop._actions._read_anew(policy())
 
 
 async def _targets(kube: Kube) -> None:
@@ -182,13 +206,13 @@ async def _records(kube: Recording) -> None:
     await reports.load(kube, looked_after, services.reports)
     planned = report(knobs_action(), Phase.PLANNED).spec
     made = await reports.create(kube, services.reports, looked_after, planned, Phase.PLANNED)
-    for _ in range(reports.KEEP + 2):
+    for _ in range(looked_after.spec.reports.keep + 2):
         made = await reports.create(
             kube, services.reports, looked_after, planned, Phase.RECOMMENDED
         )
         closed = ReportStatus(phase=Phase.ABANDONED)
         await reports.set_status(kube, services.reports, made, closed)
-    await reports.prune(kube, services.reports, looked_after)
+    await reports.prune(kube, services.reports, looked_after, NOW)
     await services.recorder.post(looked_after, Reason.ACTION_KEPT, "kept")
     await PolicyLoop(services, "ml/p")._write_status(looked_after, View(), NOW)
     selector: Mapping[str, Any] = {"matchLabels": {"app": "work"}}
@@ -209,7 +233,8 @@ def asked_by_kopf() -> set[Right]:
         found |= {(verb, *_addressed(handler)) for verb in ("list", "watch")}
     for handler in registry._spawning.get_all_handlers():
         found |= {(verb, *_addressed(handler)) for verb in ("list", "watch", "patch")}
-    assert not registry._changing.get_all_handlers()
+    for handler in registry._changing.get_all_handlers():
+        found |= {(verb, *_addressed(handler)) for verb in ("list", "watch", "patch")}
     assert not registry._indexing.get_all_handlers()
     return found
 
@@ -233,7 +258,7 @@ def test_the_operator_has_the_rights_that_it_uses_and_no_others() -> None:
         if not site.file.endswith("release.py") and not kube.went_through(site)
     ]
     assert unseen == [], "this test goes through every place that asks the API server"
-    given = chart_rights("rbac.yaml", "x")
+    given = chart_rights("rbac.yaml", "x") | chart_rights("rbac.yaml", "x", kind="Role")
     used = kube.rights | asked_by_kopf()
     assert used - given == set(), "the chart's rbac.yaml lacks these"
     assert given - used == set(), "nothing uses these rules of the chart's rbac.yaml"
