@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER ?= dev
 LOCALCLUSTER := $(PYTHON) hack/localcluster
-WORKERS ?= 4
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 help: ## List what can be made

@@ -44,8 +44,10 @@ def absolute() -> None:
 
 
 def bounds() -> None:
-    """Takes no notice of the policy's bounds."""
-    from bottleneck_operator.controller import loop
+    """Takes no notice of the policy's bounds, neither when it plans nor when it acts."""
+    from bottleneck_operator.controller import actions, loop
+
+    actions.beyond = lambda *_: ""
 
     plan = loop.intent
 
@@ -66,8 +68,10 @@ def data() -> None:
     needs figures from before.)"""
     from bottleneck_operator.api.conditions import Reason
     from bottleneck_operator.api.report import Action, Aim, Evidence, ReplicasChange, Symptom
-    from bottleneck_operator.controller import loop
+    from bottleneck_operator.controller import actions, loop
     from bottleneck_operator.decide.decision import Plan, Refusal
+
+    actions.beyond = lambda *_: ""
 
     decide = loop.decide
 
@@ -90,18 +94,18 @@ def restore() -> None:
     """Undoes to what it thinks is good enough."""
     from bottleneck_operator.controller import actions
 
-    replicas, knobs = actions.set_replicas, actions.desired_knobs
+    replicas, knobs = actions.set_replicas, actions.own_knobs
 
     async def almost(kube: Any, namespace: str, target: Any, old: int, new: int) -> None:
         await replicas(kube, namespace, target, old, max(new, 2))
 
-    def forgetful(reports: Any) -> Any:
-        wanted = knobs(reports)
+    def forgetful(report: Any) -> Any:
+        wanted = knobs(report)
         if wanted is not None and wanted.values.get("dataLoader.workers") == 0:
             wanted.values["dataLoader.workers"] = 1
         return wanted
 
-    actions.set_replicas, actions.desired_knobs = almost, forgetful
+    actions.set_replicas, actions.own_knobs = almost, forgetful
 
 
 def finalizer() -> None:
@@ -157,9 +161,9 @@ def effect() -> None:
 
 def verdict() -> None:
     """Never comes to an end with an action."""
-    from bottleneck_operator.controller.actions import Actions
+    from bottleneck_operator.controller.judging import Judging
 
-    Actions._judge = lambda *_: None  # type: ignore[method-assign]
+    Judging.verdict = lambda *_: None  # type: ignore[method-assign]
 
 
 SAFEGUARDS: dict[str, tuple[Callable[[], None], str]] = {

@@ -186,6 +186,12 @@ class StandIn:
         return response
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of pytest-xdist is told how wide the terminal of the whole run is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """A stand-in that the command line takes for its cluster, with a Job in it."""
