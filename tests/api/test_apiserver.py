@@ -491,6 +491,7 @@ def test_defaults_are_filled_in(create: Create) -> None:
             },
         },
         "limits": {"cooldown": "60s", "actionsPerHour": 10, "disruption": "InPlace"},
+        "reports": {"keep": 30, "maxAge": "720h"},
         "paused": False,
     }
     assert "status" not in made
