@@ -61,7 +61,7 @@ def judge(
         )
     effect = float(np.median(new)) / base - 1
     p_value = _p_value(old, new, base)
-    low, high = _interval(old, new)
+    low, high = interval_of(old, new)
     gain = -effect if lower_is_better else effect
 
     def verdict(result: VerdictResult, reason: str) -> Verdict:
@@ -158,7 +158,7 @@ def judge_saving(
     base = float(np.median(old)) if len(old) else 0.0
     if base <= 0:
         return Verdict(result=VerdictResult.NO_EFFECT, bins=n, reason="every objective stayed met")
-    effect, (low, high) = float(np.median(new)) / base - 1, _interval(old, new)
+    effect, (low, high) = float(np.median(new)) / base - 1, interval_of(old, new)
     return Verdict(
         result=VerdictResult.NO_EFFECT,
         before=base,
@@ -180,7 +180,7 @@ def _p_value(old: np.ndarray, new: np.ndarray, base: float) -> float:
     )
 
 
-def _interval(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
+def interval_of(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
     """95% bootstrap interval of the relative change of the median; the same input gives the same
     interval."""
     rng = np.random.default_rng(0)

@@ -14,10 +14,7 @@ import numpy as np
 from scipy import stats
 
 from ..api.consequences import RevertResult
-from .judge import ALPHA, MATTERS, MIN_BEFORE
-
-LOOKS = (8, 15, 30, 60)
-"""Numbers of bins after the undoing at which it is looked whether the metric is back."""
+from .judge import ALPHA, LOOKS, MATTERS, MIN_BEFORE, interval_of
 
 REVERT_SECONDS = 120.0
 """How long the metric has to come back once all that is wanted runs again, and is heard of."""
@@ -56,7 +53,7 @@ def judge_revert(
     # The newest ones: what still was on its way back does not count.
     new = np.asarray(after[-max(LOOKS[0], look // 2) :], dtype=float)
     effect = float(np.median(new)) / float(np.median(old)) - 1
-    low, high = _interval(old, new)
+    low, high = interval_of(old, new)
     worse, end = (effect, high) if lower_is_better else (-effect, -low)
     p_value = _worse(old, new, lower_is_better)
     figures = f"median {effect:+.0%} against before the action, p={p_value:.1g} for worse"
@@ -100,12 +97,3 @@ def _autocorrelation(figures: np.ndarray) -> float:
     apart = figures - np.median(figures)
     power = float(np.sum(apart**2))
     return float(np.sum(apart[1:] * apart[:-1])) / power if power > 0 else 0.0
-
-
-def _interval(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
-    """95% bootstrap interval of the relative change of the median, with a fixed seed."""
-    rng = np.random.default_rng(0)
-    olds = np.median(rng.choice(old, (2000, len(old))), axis=1)
-    news = np.median(rng.choice(new, (2000, len(new))), axis=1)
-    low, high = np.percentile(news / np.maximum(olds, 1e-12) - 1, [2.5, 97.5])
-    return float(low), float(high)
